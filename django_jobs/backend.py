@@ -1,0 +1,178 @@
+"""The backend for Django's tasks framework: ``TASKS = {"default": {"BACKEND": "django_jobs.backend.JobsBackend"}}``.
+
+Backends are made while task modules are imported, one per thread and alias, so nothing here touches the ORM
+before a method is called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+
+from .compat import (
+    BaseTaskBackend,
+    DjangoTask,
+    TaskError,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_enqueued,
+)
+from .exceptions import UnknownTask
+from .states import ERROR_OUTCOMES, JobState
+from .task import Task, find_task
+
+if TYPE_CHECKING:
+    from .models import Job
+
+Entry = tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]
+
+STATUS = {
+    JobState.WAITING: TaskResultStatus.READY,
+    JobState.BLOCKED: TaskResultStatus.READY,
+    JobState.SCHEDULED: TaskResultStatus.READY,
+    JobState.READY: TaskResultStatus.READY,
+    JobState.RUNNING: TaskResultStatus.RUNNING,
+    JobState.SUCCEEDED: TaskResultStatus.SUCCESSFUL,
+    JobState.FAILED: TaskResultStatus.FAILED,
+    JobState.CANCELLED: TaskResultStatus.FAILED,
+}
+
+# A waiting caller looks often at first, for jobs of milliseconds, and then four times a second.
+_FIRST_LOOK, _LONGEST_PAUSE = 0.01, 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult(TaskResult):
+    """Django's TaskResult of a job; its id is ``str(job.pk)``."""
+
+    def wait(self, timeout: float | None = None) -> JobResult:
+        """Block until the job has finished, refresh this result and return it.
+
+        ``timeout`` is in seconds; None waits for ever. Raise TimeoutError when it has passed. Not for use inside
+        the transaction that enqueued the job: no worker sees the job before that has committed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_LOOK
+        self.refresh()
+        while not self.is_finished:
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Job {self.id} is {self.status} after {timeout:g} s.")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            self.refresh()
+        return self
+
+    def cancel(self) -> bool:
+        """Cancel the job, or ask it to stop if it is running. False if it has finished already."""
+        from .models import Job
+
+        return bool(Job.objects.filter(pk=self.id).cancel())
+
+
+class JobsBackend(BaseTaskBackend):
+    """Stores tasks as jobs in the database, for ``runworker`` to run."""
+
+    task_class = Task
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:  # type: ignore[override]
+        """Write the job in the caller's transaction, with one INSERT, and return its result."""
+        from .enqueue import insert
+
+        self.validate_task(task)
+        return self._announce(insert(task, args, kwargs, self.alias), task)
+
+    def enqueue_many(self, entries: Iterable[Entry]) -> list[JobResult]:
+        """Write one job per ``(task, args, kwargs)``, 1,000 to an INSERT, and return their results in order."""
+        from .enqueue import insert_many
+
+        entries = list(entries)
+        for task in {id(task): task for task, _, _ in entries}.values():
+            self.validate_task(task)
+        jobs = insert_many(entries, self.alias)
+        return [self._announce(job, task) for job, (task, _, _) in zip(jobs, entries, strict=True)]
+
+    def get_result(self, result_id: str) -> JobResult:  # type: ignore[override]
+        """Return the result of a job. Raise TaskResultDoesNotExist, also when its task is no longer declared."""
+        from .models import Job
+
+        try:
+            job = Job.objects.select_related("result").get(pk=int(result_id))
+            return result_of(job)
+        except (Job.DoesNotExist, ValueError, TypeError, OverflowError, UnknownTask) as error:
+            raise TaskResultDoesNotExist(result_id) from error
+
+    async def aget_result(self, result_id: str) -> JobResult:  # type: ignore[override]
+        """See get_result()."""
+        return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
+
+    def _announce(self, job: Job, task: DjangoTask) -> JobResult:
+        result = new_result(job, task)
+        task_enqueued.send(type(self), task_result=result)
+        return result
+
+
+def new_result(job: Job, task: DjangoTask) -> JobResult:
+    """Return the result of a job that has just been enqueued, without a query."""
+    return JobResult(
+        task=task,
+        id=str(job.pk),
+        status=STATUS[JobState(job.state)],
+        enqueued_at=job.enqueued_at,
+        started_at=None,
+        finished_at=None,
+        last_attempted_at=None,
+        args=job.args,
+        kwargs=job.kwargs,
+        backend=job.backend,
+        errors=[],
+        worker_ids=[],
+    )
+
+
+def result_of(job: Job) -> JobResult:
+    """Return the result of a stored job. Raise UnknownTask if its task is not declared here."""
+    attempts = list(job.attempts.order_by("number"))
+    errors = [
+        TaskError(exception_class_path=attempt.exception_class, traceback=attempt.traceback)
+        for attempt in attempts
+        if attempt.outcome in ERROR_OUTCOMES
+    ]
+    if job.state == JobState.CANCELLED:
+        errors.append(TaskError(exception_class_path="django_jobs.exceptions.JobCancelled", traceback=""))
+    worker_ids = [attempt.worker_id for attempt in attempts]
+    if job.state in (JobState.RUNNING, JobState.SUCCEEDED):
+        worker_ids.append(job.worker_id)
+    result = JobResult(
+        task=_task_of(job),
+        id=str(job.pk),
+        status=STATUS[JobState(job.state)],
+        enqueued_at=job.enqueued_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        last_attempted_at=job.last_attempted_at,
+        args=job.args,
+        kwargs=job.kwargs,
+        backend=job.backend,
+        errors=errors,
+        worker_ids=worker_ids,
+    )
+    if job.state == JobState.SUCCEEDED:
+        object.__setattr__(result, "_return_value", job.result.value if hasattr(job, "result") else None)
+    return result
+
+
+def _task_of(job: Job) -> DjangoTask:
+    task = find_task(job.task_path)
+    changes = {"priority": job.priority, "queue_name": job.queue_name, "run_after": job.run_after}
+    return task.using(**changes, backend=job.backend)

@@ -1,0 +1,171 @@
+"""Every setting of django_jobs, in one table, and the only place that reads them.
+
+Projects set them in one dict, ``DJANGO_JOBS``. Worker options can also come from the environment
+(``DJANGO_JOBS_CONCURRENCY=16``) and from ``runworker``'s flags: flag over environment over setting over
+default. Durations are seconds, fractions allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import environ
+from django.conf import settings
+
+from .exceptions import InvalidOption
+
+
+class Setting(NamedTuple):
+    """One key of DJANGO_JOBS. ``kind`` is the type of its value; ``least`` the smallest number it takes."""
+
+    name: str
+    default: Any
+    kind: type
+    unit: str
+    sentence: str
+    least: float | None = None
+    is_worker_option: bool = False
+
+
+def _option(name: str, default: Any, kind: type, unit: str, sentence: str, least: float | None = None) -> Setting:
+    return Setting(name, default, kind, unit, sentence, least, is_worker_option=True)
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("DATABASE", "default", str, "alias", "The database that holds the jobs tables."),
+        Setting("QUEUES", [], list, "names", "Queues to declare besides those that tasks name."),
+        Setting("TASK_MODULES", ["tasks", "jobs"], list, "names", "Modules of each installed app to find tasks in."),
+        Setting("MAX_ATTEMPTS", 3, int, "attempts", "How often a job is tried, unless its task says otherwise.", 1),
+        Setting("MAX_ARGUMENT_BYTES", 1048576, int, "bytes", "The most that a job's arguments may take as JSON.", 2),
+        Setting("MAX_RESULT_BYTES", 1048576, int, "bytes", "The most that a task's result may take as JSON.", 2),
+        Setting("KEEP_SUCCEEDED", 604800, float, "s", "Delete succeeded jobs after this time; 0 keeps them.", 0),
+        Setting(
+            "KEEP_FAILED", 2592000, float, "s", "Delete failed and cancelled jobs after this time; 0 keeps them.", 0
+        ),
+        Setting("KEEP_WORKERS", 86400, float, "s", "Forget stopped and lost workers after this time.", 0),
+        Setting("MIDDLEWARE", [], list, "paths", "Callables wrapped around each job, outermost first."),
+        Setting("DUTIES", [], list, "tuples", "More duties for the leader: (name, seconds, dotted path)."),
+        Setting("APP_VERSION", "", str, "text", "The version of the project, shown with each worker."),
+        _option("WORKER_ID", "", str, "text", "The worker's name; empty makes host-pid-hex, unique per start."),
+        _option("TAGS", [], list, "tags", "Tags stored with the worker, besides the automatic ones."),
+        _option("CONCURRENCY", 10, int, "jobs", "How many jobs of plain functions run at once in a worker.", 1),
+        _option("ASYNC_CONCURRENCY", 100, int, "jobs", "How many async def jobs run at once in a worker.", 1),
+        _option("PROCESSES", 1, int, "processes", "How many workers a supervisor starts; 0 runs in its own process.", 0),
+        _option("HEARTBEAT_INTERVAL", 10.0, float, "s", "How often a worker's lease is renewed.", 0.01),
+        _option("HEARTBEAT_TIMEOUT", 30.0, float, "s", "How long a lease lasts; then the worker's jobs are rescued.", 0.05),
+        _option("HANG_TIMEOUT", 300.0, float, "s", "A worker whose loops stand still this long is killed.", 1),
+        _option("POLL_INTERVAL", 1.0, float, "s", "How often to look for jobs when no notification came.", 0.01),
+        _option("SHUTDOWN_TIMEOUT", 25.0, float, "s", "How long running jobs may go on after the first signal.", 0),
+        _option("CLAIM_AHEAD", 0.05, float, "s", "How much work to claim ahead of free threads; 0 = none.", 0),
+        _option("NOTIFY", True, bool, "", "Send and hear notifications of new jobs (PostgreSQL)."),
+        _option("LOG_FORMAT", "text", str, "", "How runworker writes its log: text or json."),
+    )
+}
+
+
+def unknown_keys() -> dict[str, str | None]:
+    """Return the keys of DJANGO_JOBS that are no settings, each with the closest real one or None."""
+    return {key: closest(str(key).upper(), SETTINGS) for key in _dict() if key not in SETTINGS}
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word most like ``word``, or None if none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
+
+
+def read(name: str) -> Any:
+    """Return the value of one setting: from DJANGO_JOBS, else its default. Raise InvalidOption for a bad one."""
+    setting = SETTINGS[name]
+    return _checked(setting, _dict().get(name, setting.default), f"DJANGO_JOBS[{name!r}]")
+
+
+def database() -> str:
+    """Return the alias of the database that holds the jobs tables."""
+    alias: str = read("DATABASE")
+    return alias
+
+
+class Option(NamedTuple):
+    """A worker option's value and where it came from: flag, environment, setting or default."""
+
+    value: Any
+    source: str
+
+
+def worker_options(flags: Mapping[str, Any]) -> dict[str, Option]:
+    """Resolve every worker option: flag over environment over setting over default.
+
+    ``flags`` maps option names to values; None means "not given". Raise InvalidOption, naming the
+    place, for a value that cannot work.
+    """
+    env = environ.Env()
+    options = {}
+    for name, setting in SETTINGS.items():
+        if not setting.is_worker_option:
+            continue
+        variable = f"DJANGO_JOBS_{name}"
+        if flags.get(name) is not None:
+            flag = "--" + name.lower().replace("_", "-")
+            options[name] = Option(_checked(setting, flags[name], flag), "flag")
+        elif variable in env.ENVIRON:
+            options[name] = Option(_checked(setting, _from_environment(env, setting, variable), variable), "environment")
+        else:
+            options[name] = Option(read(name), "setting" if name in _dict() else "default")
+    check_options({name: option.value for name, option in options.items()})
+    return options
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise InvalidOption when two options contradict each other."""
+    interval, timeout = options["HEARTBEAT_INTERVAL"], options["HEARTBEAT_TIMEOUT"]
+    if timeout <= interval:
+        raise InvalidOption(
+            f"HEARTBEAT_TIMEOUT ({timeout:g} s) must be longer than HEARTBEAT_INTERVAL ({interval:g} s), or every "
+            "worker looks dead between two beats. Three times the interval is a good value."
+        )
+    if options["LOG_FORMAT"] not in ("text", "json"):
+        raise InvalidOption(f"LOG_FORMAT is 'text' or 'json', not {options['LOG_FORMAT']!r}.")
+
+
+def _dict() -> dict[str, Any]:
+    value = getattr(settings, "DJANGO_JOBS", {})
+    if not isinstance(value, dict):
+        raise InvalidOption(f"DJANGO_JOBS must be a dict, not {type(value).__name__}.")
+    return value
+
+
+def _from_environment(env: environ.Env, setting: Setting, variable: str) -> Any:
+    text = env.str(variable)
+    try:
+        match setting.kind.__name__:
+            case "bool":
+                return env.bool(variable)
+            case "list":
+                return env.list(variable)
+            case "int":
+                return env.int(variable)
+            case "float":
+                return env.float(variable)
+    except ValueError as error:
+        raise InvalidOption(f"{variable}={text!r} is not {_KIND_NAMES[setting.kind]}.") from error
+    return text
+
+
+_KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+
+
+def _checked(setting: Setting, value: Any, place: str) -> Any:
+    accepted: tuple[type, ...] = {float: (int, float), list: (list, tuple)}.get(setting.kind, (setting.kind,))
+    is_number = setting.kind in (int, float)
+    if not isinstance(value, accepted) or (is_number and isinstance(value, bool)):
+        raise InvalidOption(f"{place} must be {_KIND_NAMES[setting.kind]}, not {value!r}.")
+    if is_number and not math.isfinite(value):
+        raise InvalidOption(f"{place} must be a finite number, not {value!r}.")
+    if setting.least is not None and value < setting.least:
+        raise InvalidOption(f"{place} must be at least {setting.least:g}{setting.unit and ' '}{setting.unit}, not {value!r}.")
+    return list(value) if setting.kind is list else value

@@ -1,0 +1,78 @@
+"""What a running job can know and say: the ``context`` argument, also ``current_job()``.
+
+Nothing here touches the database: progress goes through ``report``, which the worker hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from .compat import TaskContext
+from .exceptions import InvalidArgument, Interrupt
+
+Progress = dict[str, Any]
+
+_current: ContextVar[JobContext | None] = ContextVar("django_jobs_current_job", default=None)
+
+
+def ignore_progress(job_id: int, progress: Progress) -> None:
+    """Take progress where nobody stores it: in tests with the immediate and dummy backends."""
+
+
+def never_interrupted() -> Interrupt | None:
+    """Say that nobody wants the job to stop."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobContext(TaskContext):
+    """The job that is running, for the task's function.
+
+    ``meta`` is a dict of the job's own, saved with the outcome of the attempt; keep it small and
+    within what JSON holds. ``task_result`` and ``attempt`` are Django's.
+    """
+
+    job_id: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    number: int | None = None
+    report: Callable[[int, Progress], None] = ignore_progress
+    asked_to_stop: Callable[[], Interrupt | None] = never_interrupted
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.task_result.attempts if self.number is None else self.number
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Show how far the job is. Cheap: written at most once a second, and with the outcome.
+
+        Visible at once, also while the job is inside a transaction of its own. Raise InvalidArgument
+        for anything but two numbers and a text.
+        """
+        for name, value in (("done", done), ("total", total)):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise InvalidArgument(f"progress(): {name} must be a number, not {value!r}.")
+        if self.job_id is not None:
+            text = str(message)[:500].replace("\x00", "\ufffd").encode(errors="replace").decode()
+            self.report(self.job_id, {"done": done, "total": total, "message": text})
+
+    def check(self) -> None:
+        """Raise JobCancelled or JobInterrupted if somebody wants this job to stop; else return.
+
+        For long loops that hold off interrupts, and for code that wants to stop at a place of its choice.
+        """
+        interrupt = self.asked_to_stop()
+        if interrupt is not None:
+            raise interrupt
+
+
+def current_job() -> JobContext | None:
+    """Return the context of the job that this thread or coroutine is running, else None."""
+    return _current.get()
+
+
+set_current_job = _current.set
+reset_current_job = _current.reset

@@ -1,0 +1,154 @@
+"""Writing what became of attempts: outcomes in, verbs and history out, one transaction.
+
+The successes of a turn are one UPDATE per attempt number. For anything else, and for successes that the fence
+refused, the rows are first read under a lock; what is no longer ours by then is *late* and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.db.models import Field
+from django.db.models.functions import Now
+
+from ..exceptions import JobCancelled
+from ..outcomes import Failure, Outcome
+from ..states import AttemptOutcome, JobState
+from .attempt import Attempt
+from .database import lock_rows
+from .job import Job
+from .result import Result
+
+_HISTORY = {
+    "fail": AttemptOutcome.FAILED,
+    "retry": AttemptOutcome.FAILED,
+    "snooze": AttemptOutcome.SNOOZED,
+    "cancel": AttemptOutcome.CANCELLED,
+    "release": AttemptOutcome.INTERRUPTED,
+}
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of outcomes: those that took effect, as they did, and those that came too late."""
+
+    done: list[Outcome] = field(default_factory=list)
+    late: list[Outcome] = field(default_factory=list)
+
+
+def write_outcomes(worker_id: str, outcomes: Sequence[Outcome]) -> Written:
+    """Write the outcomes of one worker's attempts. Call it inside ``exclusive()``."""
+    written = Written()
+    for outcome in outcomes:
+        if outcome.meta is not None:
+            Job.objects.held_by(worker_id).filter(pk=outcome.job.id).update(meta=outcome.meta)
+    refused = _write_successes(worker_id, [outcome for outcome in outcomes if outcome.verb == "succeed"], written)
+    others = [outcome for outcome in outcomes if outcome.verb != "succeed"]
+    if refused or others:
+        _write_one_by_one_verbs(worker_id, [*refused, *others], written)
+    return written
+
+
+def write_progress(worker_id: str, progress: Mapping[int, Any]) -> None:
+    """Show how far running jobs of this worker are."""
+    for job_id, value in progress.items():
+        Job.objects.held_by(worker_id).filter(pk=job_id).update(progress=value)
+
+
+def _write_successes(worker_id: str, outcomes: Sequence[Outcome], written: Written) -> list[Outcome]:
+    """Write the successes that the fence lets through; return the others."""
+    refused: list[Outcome] = []
+    for attempt in sorted({outcome.job.attempt for outcome in outcomes}):
+        group = [outcome for outcome in outcomes if outcome.job.attempt == attempt]
+        ids = [outcome.job.id for outcome in group]
+        if Job.objects.succeed(worker_id, attempt, ids) < len(ids):
+            ours = Job.objects.filter(pk__in=ids, worker_id=worker_id, attempt=attempt, state=JobState.SUCCEEDED)
+            succeeded = set(ours.values_list("pk", flat=True))
+            refused += [outcome for outcome in group if outcome.job.id not in succeeded]
+            group = [outcome for outcome in group if outcome.job.id in succeeded]
+        written.done += group
+        results = [Result(job_id=outcome.job.id, value=outcome.result) for outcome in group if outcome.result is not None]
+        if results:
+            # A job that was requeued after it had succeeded has an older result.
+            Result.objects.bulk_create(
+                results, update_conflicts=True, unique_fields=["job"], update_fields=["value"]
+            )
+    return refused
+
+
+def _write_one_by_one_verbs(worker_id: str, outcomes: Sequence[Outcome], written: Written) -> None:
+    rows = lock_held(worker_id, [outcome.job.id for outcome in outcomes])
+    ours: list[Outcome] = []
+    for outcome in outcomes:
+        row = rows.get(outcome.job.id)
+        if row is None or row["attempt"] != outcome.job.attempt:
+            written.late.append(outcome)
+        elif row["cancel_requested_at"] is not None and outcome.verb != "cancel":
+            ours.append(_as_cancelled(outcome))
+        else:
+            ours.append(outcome)
+    _record(ours)
+    for verb in ("fail", "cancel", "retry", "snooze", "release"):
+        _move(worker_id, verb, [outcome for outcome in ours if outcome.verb == verb])
+    written.done += ours
+
+
+def lock_held(worker_id: str, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Lock the rows among ``ids`` that the worker still holds; return attempt and cancel_requested_at by id."""
+    held = lock_rows(Job.objects.held_by(worker_id).filter(pk__in=list(ids)).order_by("pk"))
+    return {row["pk"]: row for row in held.values("pk", "attempt", "cancel_requested_at")}
+
+
+def _move(worker_id: str, verb: str, outcomes: Sequence[Outcome]) -> None:
+    if not outcomes:
+        return
+    ids = [outcome.job.id for outcome in outcomes]
+    delays = {outcome.job.id: outcome.delay for outcome in outcomes}
+    match verb:
+        case "fail":
+            Job.objects.fail(worker_id, ids)
+        case "cancel":
+            Job.objects.cancel_held(worker_id, ids)
+        case "retry":
+            Job.objects.retry(worker_id, delays)
+        case "snooze":
+            Job.objects.snooze(worker_id, delays)
+        case "release":
+            Job.objects.release(worker_id, ids)
+
+
+def _as_cancelled(outcome: Outcome) -> Outcome:
+    """Return the outcome of a job that somebody asked to cancel while it ran: it never ends otherwise."""
+    reason = "The job was cancelled while it was running."
+    if outcome.failure.message:
+        reason += f" It ended with: {outcome.failure.message}"
+    failure = Failure("django_jobs.exceptions.JobCancelled", reason, outcome.failure.traceback)
+    return replace(outcome, verb="cancel", result=None, failure=failure, exception=JobCancelled(reason))
+
+
+def _record(outcomes: Sequence[Outcome]) -> None:
+    Attempt.objects.bulk_create([_attempt(outcome) for outcome in outcomes])
+
+
+def _attempt(outcome: Outcome) -> Attempt:
+    job, failure = outcome.job, outcome.failure
+    longest = {name: _max_length(name) for name in ("exception_class", "fingerprint")}
+    return Attempt(
+        job_id=job.id,
+        number=job.attempt,
+        worker_id=job.worker_id,
+        started_at=outcome.started_at or job.last_attempted_at,
+        ended_at=Now(),
+        outcome=_HISTORY[outcome.verb],
+        exception_class=failure.exception_class[: longest["exception_class"]],
+        message=failure.message,
+        traceback=failure.traceback,
+        fingerprint=failure.fingerprint[: longest["fingerprint"]],
+    )
+
+
+def _max_length(name: str) -> int | None:
+    column: Field[Any, Any] = Attempt._meta.get_field(name)  # type: ignore[assignment]
+    return column.max_length

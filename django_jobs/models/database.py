@@ -1,0 +1,99 @@
+"""Which database the rows are in, and what it can do. Differences are asked of ``connection.features``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.db import connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.expressions import Combinable, ExpressionWrapper
+from django.db.models.functions import Now
+
+from .. import conf
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class JobsQuerySet(models.QuerySet[Row]):
+    """A queryset on the jobs database, whatever the project's other routers say."""
+
+
+class JobsManager(models.Manager[Row]):
+    """Send every query to ``DJANGO_JOBS["DATABASE"]``, unless ``using()`` names another."""
+
+    def get_queryset(self) -> models.QuerySet[Row]:
+        return super().get_queryset().using(self._db or conf.database())
+
+
+class JobsRouter:
+    """Keep the jobs tables in ``DJANGO_JOBS["DATABASE"]``, and other tables as they are.
+
+    Needed in ``DATABASE_ROUTERS`` only where that is not the default database.
+    """
+
+    def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
+        return conf.database() if model._meta.app_label == "django_jobs" else None
+
+    db_for_write = db_for_read
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        return db == conf.database() if app_label == "django_jobs" else None
+
+
+def jobs_connection() -> BaseDatabaseWrapper:
+    """Return this thread's connection to the jobs database."""
+    return connections[conf.database()]
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Open a transaction on the jobs database in which a read followed by a write cannot fail for lack of a lock.
+
+    Where rows cannot be locked (SQLite) the transaction takes the database's one write lock at its
+    beginning, and waits for it as long as the connection's timeout allows; elsewhere this is ``atomic()``.
+    """
+    connection = jobs_connection()
+    if connection.features.has_select_for_update or connection.in_atomic_block:
+        with transaction.atomic(using=connection.alias):
+            yield
+        return
+    before = connection.transaction_mode  # type: ignore[attr-defined]
+    connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+    try:
+        with transaction.atomic(using=connection.alias):
+            yield
+    finally:
+        connection.transaction_mode = before  # type: ignore[attr-defined]
+
+
+def lock_rows(rows: models.QuerySet[Row]) -> models.QuerySet[Row]:
+    """Lock the rows for this transaction, and wait for whoever else has them locked.
+
+    Where rows cannot be locked, the transaction of ``exclusive()`` already keeps other writers out.
+    """
+    return rows.select_for_update(**_lock_options(rows)) if _can_lock(rows) else rows
+
+
+def lock_free_rows(rows: models.QuerySet[Row]) -> models.QuerySet[Row]:
+    """Lock the rows that nobody else has locked, for this transaction, and leave the others out."""
+    return rows.select_for_update(skip_locked=True, **_lock_options(rows)) if _can_lock(rows) else rows
+
+
+def _can_lock(rows: models.QuerySet[Row]) -> bool:
+    return connections[rows.db].features.has_select_for_update_skip_locked
+
+
+def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
+    features = connections[rows.db].features
+    return {
+        "no_key": features.has_select_for_no_key_update,
+        "of": ("self",) if features.has_select_for_update_of else (),
+    }
+
+
+def from_now(delay: timedelta | Combinable) -> ExpressionWrapper:
+    """Return the database's now plus ``delay``, as an expression."""
+    return ExpressionWrapper(Now() + delay, output_field=models.DateTimeField())

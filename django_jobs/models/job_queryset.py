@@ -1,0 +1,261 @@
+"""The verbs: every way in which a job changes its state. The only writer of ``Job.state``.
+
+Each verb is a guarded UPDATE that says how many rows it moved. A worker's verbs are fenced by id, worker_id
+and attempt, and every way out of RUNNING that is not the worker's own clears ``worker_id``: a late writer matches
+nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns outcomes into calls of these verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
+from django.db.models.functions import Coalesce, Greatest, Now
+
+from .. import notifications, signals
+from ..exceptions import LeaseLost
+from ..outcomes import ClaimedJob
+from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
+from .claim import lock_candidates, with_history
+from .database import exclusive, from_now, lock_free_rows
+from .result import Result
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from .job import Job
+
+# 500 keeps each DELETE well under a second, so that claims and autovacuum never wait long behind it.
+PRUNE_BATCH = 500
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    # Scopes
+
+    def ready(self) -> JobQuerySet:
+        return self.filter(state=JobState.READY)
+
+    def running(self) -> JobQuerySet:
+        return self.filter(state=JobState.RUNNING)
+
+    def unfinished(self) -> JobQuerySet:
+        return self.filter(state__in=UNFINISHED)
+
+    def finished(self) -> JobQuerySet:
+        return self.filter(state__in=FINISHED)
+
+    def due(self) -> JobQuerySet:
+        """Return the scheduled jobs whose time has come, by the database's clock."""
+        return self.filter(state=JobState.SCHEDULED, run_after__lte=Now())
+
+    def held_by(self, worker_id: str) -> JobQuerySet:
+        """Return the running jobs of one worker."""
+        return self.running().filter(worker_id=worker_id)
+
+    def orphans(self) -> JobQuerySet:
+        """Return the running jobs whose worker is not live."""
+        return self.running().exclude(Exists(Worker.objects.using(self.db).live().filter(worker_id=OuterRef("worker_id"))))
+
+    def ready_queues(self) -> Iterator[str]:
+        """Yield the names of the queues with ready jobs, one short index lookup each."""
+        last: str | None = ""
+        while (last := self._first_ready_queue(after=last)) is not None:
+            yield last
+
+    def _first_ready_queue(self, after: str | None) -> str | None:
+        names = self.ready().filter(queue_name__gt=after).order_by("queue_name").values_list("queue_name", flat=True)
+        return names.first()
+
+    # Enqueue
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Insert new jobs: scheduled where ``run_after`` is set, else ready; then hint to the workers."""
+        for job in jobs:
+            job.state = JobState.READY if job.run_after is None else JobState.SCHEDULED
+        if len(jobs) == 1:
+            jobs[0].save(force_insert=True, using=self.db)
+        else:
+            self.bulk_create(jobs, batch_size=1000)
+        for queue_name in {job.queue_name for job in jobs if job.state == JobState.READY}:
+            notifications.hint(notifications.READY, queue_name)
+        if any(job.state == JobState.SCHEDULED for job in jobs):
+            notifications.hint(notifications.DUE)
+
+    # Verbs of a worker
+
+    def claim(self, worker_id: str, queue_names: Sequence[str], limit: int) -> list[ClaimedJob]:
+        """Take up to ``limit`` ready jobs of these queues for a worker whose lease is live, in their order.
+
+        Call it inside ``exclusive()``. Raise LeaseLost, having taken nothing, if the lease has ended.
+        """
+        rows = lock_candidates(self.ready(), queue_names, limit)
+        if not rows:
+            return []
+        lease = Worker.objects.using(self.db).leased().filter(worker_id=worker_id)
+        taken = self.ready().filter(Exists(lease), pk__in=[row["id"] for row in rows])
+        moved = taken.update(
+            state=JobState.RUNNING,
+            attempt=F("attempt") + 1,
+            worker_id=worker_id,
+            last_attempted_at=Now(),
+            started_at=Coalesce("started_at", Now()),
+            progress=None,
+        )
+        if moved != len(rows):
+            raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
+        return with_history(rows, worker_id, self.db)
+
+    def succeed(self, worker_id: str, attempt: int, ids: Collection[int]) -> int:
+        """Finish this attempt of these jobs, except those that somebody has asked to cancel."""
+        # The fence alone, without the state: with it the planner may walk the index of running jobs, which is
+        # full of dead entries while a transaction is held open elsewhere.
+        fenced = self.filter(pk__in=ids, worker_id=worker_id, attempt=attempt, cancel_requested_at=None)
+        return fenced.update(state=JobState.SUCCEEDED, finished_at=Now())
+
+    def fail(self, worker_id: str, ids: Collection[int]) -> int:
+        """End these jobs of the worker as failed; they stay as the dead-letter set."""
+        return self.held_by(worker_id).filter(pk__in=ids).update(state=JobState.FAILED, finished_at=Now())
+
+    def cancel_held(self, worker_id: str, ids: Collection[int]) -> int:
+        """End these running jobs of the worker as cancelled."""
+        return self.held_by(worker_id).filter(pk__in=ids).update(state=JobState.CANCELLED, finished_at=Now())
+
+    def retry(self, worker_id: str, delays: Mapping[int, float]) -> int:
+        """Schedule these jobs of the worker again, each after its delay in seconds."""
+        return self._schedule(worker_id, delays)
+
+    def snooze(self, worker_id: str, delays: Mapping[int, float]) -> int:
+        """Schedule these jobs of the worker again, each after its delay; this attempt does not count."""
+        return self._schedule(worker_id, delays, max_attempts=F("max_attempts") + 1)
+
+    def _schedule(self, worker_id: str, delays: Mapping[int, float], **changes: Any) -> int:
+        delay = Case(
+            *(When(pk=pk, then=Value(timedelta(seconds=seconds))) for pk, seconds in delays.items()),
+            output_field=DurationField(),
+        )
+        held = self.held_by(worker_id).filter(pk__in=delays)
+        moved = held.update(state=JobState.SCHEDULED, worker_id="", run_after=from_now(delay), **changes)
+        if moved:
+            notifications.hint(notifications.DUE)
+        return moved
+
+    def release(self, worker_id: str, ids: Collection[int]) -> int:
+        """Give these jobs of the worker back unharmed: ready at once, and this attempt does not count."""
+        held = self.held_by(worker_id).filter(pk__in=ids)
+        moved = held.exclude(cancel_requested_at=None).update(
+            state=JobState.CANCELLED, finished_at=Now(), worker_id=""
+        )
+        queues = set(held.values_list("queue_name", flat=True))
+        moved += held.update(state=JobState.READY, worker_id="", max_attempts=F("max_attempts") + 1)
+        for queue_name in queues:
+            notifications.hint(notifications.READY, queue_name)
+        return moved
+
+    # Verbs of the leader
+
+    def stage_due(self, limit: int = 1000) -> int:
+        """Make due jobs ready, the longest due first, and hint to the workers."""
+        with exclusive():
+            rows = list(lock_free_rows(self.due().order_by("run_after", "id")).values_list("pk", "queue_name")[:limit])
+            moved = self.due().filter(pk__in=[pk for pk, _ in rows]).update(state=JobState.READY)
+            for queue_name in {queue_name for _, queue_name in rows}:
+                notifications.hint(notifications.READY, queue_name)
+        return moved
+
+    def next_due_in(self) -> timedelta | None:
+        """Return how long until the next scheduled job is due, by the database's clock; None without one."""
+        wait = models.ExpressionWrapper(F("run_after") - Now(), output_field=DurationField())
+        scheduled = self.filter(state=JobState.SCHEDULED, run_after__isnull=False).order_by("run_after")
+        first: timedelta | None = scheduled.values_list(wait, flat=True).first()
+        return first
+
+    def rescue(self, rows: Sequence[tuple[int, bool]]) -> dict[JobState, int]:
+        """Take these orphans, ``(id, whether another attempt is left)``, from their dead workers.
+
+        Cancelled if somebody asked for it, else failed without an attempt left, else ready. Call it with the rows
+        locked, in the transaction that marked the workers as lost; ``rescue.rescue_lost`` does.
+        """
+        orphans = self.running().filter(pk__in=[pk for pk, _ in rows])
+        with_attempts_left = orphans.filter(pk__in=[pk for pk, has_left in rows if has_left])
+        ended = {"finished_at": Now(), "worker_id": ""}
+        return {
+            JobState.CANCELLED: orphans.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, **ended),
+            JobState.READY: with_attempts_left.update(state=JobState.READY, worker_id=""),
+            JobState.FAILED: orphans.update(state=JobState.FAILED, **ended),
+        }
+
+    def prune(self, limit: int = PRUNE_BATCH) -> int:
+        """Delete up to ``limit`` finished jobs of this queryset with their history. Safe to run twice at once."""
+        with exclusive():
+            rows = lock_free_rows(self.finished().order_by("finished_at"))
+            ids = list(rows.values_list("pk", flat=True)[:limit])
+            # Locked and finished: a requeue of one of them waits, and then finds it gone.
+            self.model.objects.using(self.db).filter(pk__in=ids).delete()
+        if ids:
+            signals.send(signals.jobs_pruned, self.model, count=len(ids))
+        return len(ids)
+
+    # Verbs of a person, and of code
+
+    def stage(self) -> int:
+        """Make the scheduled jobs of this queryset ready now."""
+        return self._make_ready(self.filter(state=JobState.SCHEDULED), run_after=Now())
+
+    def cancel(self) -> int:
+        """Cancel the unfinished jobs of this queryset; return how many were cancelled or asked to stop.
+
+        One that has not started is cancelled at once; a running one is asked to stop, by way of its worker.
+        """
+        announced = list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
+        # Unstarted first: a job that is claimed between the two statements is found by the second.
+        cancelled = self.filter(state__in=UNSTARTED).update(state=JobState.CANCELLED, finished_at=Now())
+        asked = self.running().filter(cancel_requested_at=None).update(cancel_requested_at=Now())
+        if asked:
+            notifications.hint(notifications.CANCEL)
+        nothing = dict.fromkeys(("task_path", "queue_name", "attempt", "worker_id", "duration", "exception"))
+        for pk in announced:
+            signals.send(signals.job_cancelled, self.model, job_id=pk, **nothing)
+        return cancelled + asked
+
+    def requeue(self) -> int:
+        """Run the finished jobs of this queryset again, each with at least one attempt more.
+
+        A job whose unique key another unfinished job has by now stays as it is.
+        """
+        finished = self.finished()
+        with transaction.atomic(using=self.db):
+            moved = self._requeue(finished.filter(unique_key=None))
+        for pk in finished.filter(unique_key__isnull=False).values_list("pk", flat=True):
+            try:
+                with transaction.atomic(using=self.db):
+                    moved += self._requeue(finished.filter(pk=pk))
+            except IntegrityError:
+                continue
+        return moved
+
+    def _requeue(self, jobs: JobQuerySet) -> int:
+        Result.objects.using(self.db).filter(job__in=jobs).delete()
+        return self._make_ready(jobs, **_AFRESH)
+
+    def _make_ready(self, jobs: JobQuerySet, **changes: Any) -> int:
+        queues = set(jobs.order_by().values_list("queue_name", flat=True).distinct())
+        moved = jobs.update(state=JobState.READY, **changes)
+        for queue_name in queues:
+            notifications.hint(notifications.READY, queue_name)
+        return moved
+
+
+def _has_cancel_receivers() -> bool:
+    return bool(signals.job_cancelled.receivers)
+
+
+_AFRESH = {
+    "worker_id": "",
+    "finished_at": None,
+    "cancel_requested_at": None,
+    "progress": None,
+    "run_after": None,
+    "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
+}

@@ -1,0 +1,121 @@
+"""A queue: a named lane of jobs, which an operator may pause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from .. import conf, notifications, signals
+from ..exceptions import InvalidOption
+from .database import JobsManager
+
+ALL_QUEUES = ("*",)
+
+
+class QueueQuerySet(models.QuerySet["Queue"]):
+    def declare(self, name: str, upsert: bool = False, **settings: Any) -> Queue:
+        """Make sure that the queue exists and return it.
+
+        With ``upsert`` an existing queue takes the given settings; without, it stays as it is.
+        Raise InvalidOption for a setting that queues do not have.
+        """
+        for setting in settings:
+            self._refuse_unknown(setting)
+        if upsert:
+            return self.update_or_create(name=name, defaults=settings)[0]
+        return self.get_or_create(name=name, defaults=settings)[0]
+
+    def declare_all(self, names: Iterable[str]) -> None:
+        """Make sure that all these queues exist, in two statements at the most."""
+        missing = set(names) - set(self.values_list("name", flat=True))
+        if missing:
+            self.bulk_create([Queue(name=name) for name in sorted(missing)], ignore_conflicts=True)
+
+    def paused(self) -> QueueQuerySet:
+        """Return the queues whose pause has not ended, by the database's clock."""
+        return self.filter(Q(resume_at=None) | Q(resume_at__gt=Now()), paused_at__isnull=False)
+
+    def served_by(self, patterns: Sequence[str]) -> list[str]:
+        """Return the names of the queues that a worker with these patterns takes jobs from now, sorted.
+
+        A pattern is a name, a prefix with ``*`` at its end, or either with ``!`` before it to leave queues out.
+        """
+        open_names = self.exclude(pk__in=self.paused().values("pk")).values_list("name", flat=True)
+        return sorted(name for name in open_names if matches(name, patterns))
+
+    def pause(self, name: str, reason: str = "", resume_at: datetime | None = None) -> bool:
+        """Stop workers from taking jobs of this queue. False if there is no such queue or it is paused."""
+        changed = self.filter(name=name, paused_at=None).update(
+            paused_at=Now(), paused_reason=reason, resume_at=resume_at
+        )
+        if changed:
+            notifications.hint(notifications.QUEUES)
+            signals.send(signals.queue_paused, Queue, queue=name, reason=reason)
+        return bool(changed)
+
+    def resume(self, name: str) -> bool:
+        """Let workers take jobs of this queue again. False if there is no such queue or it is not paused."""
+        changed = self.filter(name=name, paused_at__isnull=False).update(
+            paused_at=None, paused_reason="", resume_at=None
+        )
+        if changed:
+            notifications.hint(notifications.QUEUES)
+            signals.send(signals.queue_resumed, Queue, queue=name)
+        return bool(changed)
+
+    def _refuse_unknown(self, setting: str) -> None:
+        known = [field.name for field in Queue._meta.get_fields() if field.name not in ("id", "name")]
+        if setting in known:
+            return
+        suggestion = conf.closest(setting, known)
+        raise InvalidOption(
+            f"A queue has no setting {setting!r}."
+            + (f" Did you mean {suggestion!r}?" if suggestion else "")
+            + f" It has: {', '.join(known)}."
+        )
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether a worker with these patterns serves the queue ``name``."""
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")] or list(ALL_QUEUES)
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    return any(_fits(name, pattern) for pattern in wanted) and not any(_fits(name, pattern) for pattern in unwanted)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+class Queue(models.Model):
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    paused_at = models.DateTimeField(_("paused at"), null=True, blank=True, editable=False)
+    paused_reason = models.CharField(_("reason of the pause"), max_length=255, blank=True)
+    resume_at = models.DateTimeField(
+        _("resume at"), null=True, blank=True, help_text=_("A pause ends by itself at this time; empty: it lasts.")
+    )
+    keep_succeeded = models.DurationField(
+        _("keep succeeded jobs"), null=True, blank=True, help_text=_("Empty: as the setting KEEP_SUCCEEDED says.")
+    )
+    keep_failed = models.DurationField(
+        _("keep failed jobs"),
+        null=True,
+        blank=True,
+        help_text=_("Failed and cancelled jobs. Empty: as the setting KEEP_FAILED says."),
+    )
+
+    objects = JobsManager.from_queryset(QueueQuerySet)()
+
+    class Meta:
+        verbose_name = _("queue")
+        verbose_name_plural = _("queues")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,264 @@
+"""What a task is: a function with its options, declared with ``@task``, and the table of them.
+
+A declared task has a path, by which job rows name it: its registered name, or else the dotted path of
+its function. Only declared tasks run: a path is looked up here, never imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any, overload
+
+from django.apps import apps
+from django.utils.module_loading import module_has_submodule
+
+from . import conf
+from .compat import DjangoTask, InvalidTask
+from .exceptions import UnknownTask
+from .retries import Backoff, exponential, to_seconds
+
+DEFAULT_BACKOFF = exponential()
+LONGEST_PATH = 255
+MOST_ATTEMPTS = 32767
+
+Call = tuple[Sequence[Any], Mapping[str, Any]]
+
+# path or alias -> task; filled as modules are imported, read everywhere.
+_declared: dict[str, DjangoTask] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(DjangoTask):
+    """Django's Task with the options of django_jobs. Made by ``@task`` and changed by ``using()``.
+
+    - ``registered_name``: a stable name for job rows, so that the function may move; default its path.
+    - ``aliases``: names under which older rows know the task.
+    - ``max_attempts``: how often a job is tried in all; default ``DJANGO_JOBS["MAX_ATTEMPTS"]`` (3).
+    - ``backoff``: ``(exception, task_result) -> seconds | timedelta | None`` until the next attempt; None fails the job.
+    - ``retry_on``: exception classes that are retried; ``ignore_on``: those that are not, and win.
+    - ``meta``: a dict stored with each job.
+    - ``unique_key``: at most one unfinished job may have it; enqueueing another returns the first.
+    - ``delay``: what ``using(run_after=timedelta)`` set; counted from the database's clock at enqueue.
+    """
+
+    registered_name: str | None = None
+    aliases: tuple[str, ...] = ()
+    max_attempts: int = field(default_factory=lambda: conf.read("MAX_ATTEMPTS"))
+    backoff: Backoff = DEFAULT_BACKOFF
+    retry_on: tuple[type[BaseException], ...] = (BaseException,)
+    ignore_on: tuple[type[BaseException], ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    unique_key: str | None = None
+    delay: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        _check_options(self)
+        DjangoTask.__post_init__(self)
+        declare(self)
+
+    @property
+    def path(self) -> str:
+        """The name by which job rows know this task."""
+        return self.registered_name or self.module_path
+
+    def using(  # type: ignore[override]
+        self,
+        *,
+        priority: int | None = None,
+        queue_name: str | None = None,
+        run_after: datetime | timedelta | None = None,
+        backend: str | None = None,
+        max_attempts: int | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique_key: str | None = None,
+    ) -> Task:
+        """Return a copy of the task with other options; None leaves one as it is."""
+        changes: dict[str, Any] = {
+            "priority": priority,
+            "queue_name": queue_name,
+            "backend": backend,
+            "max_attempts": max_attempts,
+            "meta": meta,
+            "unique_key": unique_key,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if isinstance(run_after, timedelta):
+            changes |= {"run_after": None, "delay": run_after}
+        elif run_after is not None:
+            changes |= {"run_after": run_after, "delay": None}
+        return dataclasses.replace(self, **changes)
+
+    def enqueue_many(self, calls: Iterable[Call]) -> list[Any]:
+        """Enqueue one job per ``(args, kwargs)``, 1,000 to an INSERT; return their TaskResults in order.
+
+        All or nothing: a bad argument is refused before the first row is written.
+        """
+        backend: Any = self.get_backend()
+        results: list[Any] = backend.enqueue_many([(self, args, kwargs) for args, kwargs in calls])
+        return results
+
+
+def enqueue_many(jobs: Iterable[tuple[DjangoTask | str, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+    """Enqueue jobs of several tasks at once: ``(task or path, args, kwargs)`` each; see ``Task.enqueue_many``."""
+    entries = [(find_task(task) if isinstance(task, str) else task, args, kwargs) for task, args, kwargs in jobs]
+    if not entries:
+        return []
+    backend: Any = entries[0][0].get_backend()
+    results: list[Any] = backend.enqueue_many(entries)
+    return results
+
+
+@overload
+def task(function: Callable[..., Any], /) -> Task: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    aliases: Iterable[str] = (),
+    priority: int = 0,
+    queue_name: str = "default",
+    backend: str = "default",
+    takes_context: bool = False,
+    max_attempts: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: type[BaseException] | Iterable[type[BaseException]] | None = None,
+    ignore_on: type[BaseException] | Iterable[type[BaseException]] = (),
+    meta: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Any]], Task]: ...
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    aliases: Iterable[str] = (),
+    priority: int = 0,
+    queue_name: str = "default",
+    backend: str = "default",
+    takes_context: bool = False,
+    max_attempts: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: type[BaseException] | Iterable[type[BaseException]] | None = None,
+    ignore_on: type[BaseException] | Iterable[type[BaseException]] = (),
+    meta: Mapping[str, Any] | None = None,
+) -> Task | Callable[[Callable[..., Any]], Task]:
+    """Declare a module-level function, plain or ``async def``, as a task.
+
+    Use it bare or with options; see ``Task`` for what each means. Raise InvalidTask for an option that
+    cannot work and for a name that another function has.
+    """
+    options: dict[str, Any] = {
+        "registered_name": name,
+        "aliases": aliases,
+        "priority": priority,
+        "queue_name": queue_name,
+        "backend": backend,
+        "takes_context": takes_context,
+        "max_attempts": max_attempts,
+        "backoff": backoff,
+        "retry_on": retry_on,
+        "ignore_on": ignore_on,
+        "meta": meta,
+    }
+    options = {option: value for option, value in options.items() if value is not None}
+
+    def decorate(function: Callable[..., Any]) -> Task:
+        return Task(func=function, **options)
+
+    return decorate(function) if function is not None else decorate
+
+
+def declare(task: DjangoTask) -> None:
+    """Put ``task`` into the table under its path and aliases, unless a copy of it is there already.
+
+    Raise InvalidTask when another function has one of its names.
+    """
+    names = (path_of(task), *getattr(task, "aliases", ()))
+    for name in names:
+        other = _declared.get(name)
+        if other is not None and other.module_path != task.module_path:
+            raise InvalidTask(
+                f"The name {name!r} of task {task.module_path} belongs to {other.module_path} already. "
+                "Give one of them another name."
+            )
+    for name in names:
+        # using() makes copies for one job; the declaration is the first, or one of a reloaded module.
+        if name not in _declared or _declared[name].func is not task.func:
+            _declared[name] = task
+
+
+def find_task(path: str) -> DjangoTask:
+    """Return the declared task that job rows call ``path``. Raise UnknownTask; never import anything.
+
+    A task made by Django's own ``@task`` for another backend counts as declared once its module is imported.
+    """
+    if path in _declared:
+        return _declared[path]
+    module, _, attribute = path.rpartition(".")
+    found = getattr(sys.modules.get(module), attribute, None)
+    if isinstance(found, DjangoTask):
+        return found
+    suggestion = conf.closest(path, _declared)
+    raise UnknownTask(
+        f"{path!r} is not a declared task."
+        + (f" Did you mean {suggestion!r}?" if suggestion else "")
+        + " Declare it with @task in a module that DJANGO_JOBS['TASK_MODULES'] names"
+        f" ({', '.join(conf.read('TASK_MODULES'))}) of an installed app."
+    )
+
+
+def path_of(task: DjangoTask) -> str:
+    """Return the name by which job rows know ``task``, ours or Django's own."""
+    return task.path if isinstance(task, Task) else task.module_path
+
+
+def declared_tasks() -> dict[str, DjangoTask]:
+    """Return the declared tasks by path, without aliases, sorted."""
+    return {path: task for path, task in sorted(_declared.items()) if path == path_of(task)}
+
+
+def discover_tasks() -> None:
+    """Import the task modules of every installed app. Called once the apps are ready."""
+    for app in apps.get_app_configs():
+        for name in conf.read("TASK_MODULES"):
+            if module_has_submodule(app.module, name):
+                import_module(f"{app.name}.{name}")
+
+
+def _check_options(task: Task) -> None:
+    """Bring the options into their stored form, or raise InvalidTask naming the one that cannot work."""
+
+    def refuse(problem: str) -> InvalidTask:
+        return InvalidTask(f"Task {task.module_path}: {problem}")
+
+    attempts = task.max_attempts
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MOST_ATTEMPTS:
+        raise refuse(f"max_attempts must be a whole number between 1 and {MOST_ATTEMPTS}, not {attempts!r}.")
+    if not callable(task.backoff):
+        raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
+    for option in ("retry_on", "ignore_on"):
+        object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
+    aliases = (task.aliases,) if isinstance(task.aliases, str) else tuple(task.aliases)
+    object.__setattr__(task, "aliases", aliases)
+    for name in (task.path, *aliases):
+        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_PATH or "\x00" in name:
+            raise refuse(f"a name is a text of 1 to {LONGEST_PATH} characters, not {name!r}.")
+    if task.delay is not None:
+        try:
+            to_seconds(max(task.delay, timedelta()))
+        except ValueError as error:
+            raise refuse(f"run_after: {error}") from error
+    if task.unique_key is not None and not 0 < len(task.unique_key) <= LONGEST_PATH:
+        raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
+
+
+def _classes(value: Any, option: str, refuse: Callable[[str], InvalidTask]) -> tuple[type[BaseException], ...]:
+    classes = (value,) if isinstance(value, type) else tuple(value)
+    for entry in classes:
+        if not (isinstance(entry, type) and issubclass(entry, BaseException)):
+            raise refuse(f"{option} takes exception classes, not {entry!r}.")
+    return classes
