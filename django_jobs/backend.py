@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from . import signals
 from .compat import (
     BaseTaskBackend,
     DjangoTask,
+    InvalidTask,
+    InvalidTaskBackend,
     TaskError,
     TaskResult,
     TaskResultDoesNotExist,
@@ -25,9 +27,10 @@ from .compat import (
 )
 from .exceptions import UnknownTask
 from .states import ERROR_OUTCOMES, JobState
-from .task import Task, find_task
+from .task import LONGEST_QUEUE_NAME, Task, find_task, is_name
 
 if TYPE_CHECKING:
+    from .enqueue import Inserted
     from .models import Job
 
 Entry = tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]
@@ -85,6 +88,14 @@ class JobsBackend(BaseTaskBackend):
     supports_get_result = True
     supports_priority = True
 
+    def validate_task(self, task: DjangoTask) -> None:
+        """Raise InvalidTask for a task that cannot become a job."""
+        super().validate_task(task)
+        if not is_name(task.queue_name, LONGEST_QUEUE_NAME):
+            raise InvalidTask(
+                f"The name of a queue is a text of 1 to {LONGEST_QUEUE_NAME} characters, not {task.queue_name!r}."
+            )
+
     def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:  # type: ignore[override]
         """Write the job in the caller's transaction, with one INSERT, and return its result."""
         from .enqueue import insert
@@ -100,25 +111,27 @@ class JobsBackend(BaseTaskBackend):
         for task in {id(task): task for task, _, _ in entries}.values():
             self.validate_task(task)
         jobs = insert_many(entries, self.alias)
-        return [self._announce(job, task) for job, (task, _, _) in zip(jobs, entries, strict=True)]
+        return [self._announce(inserted, task) for inserted, (task, _, _) in zip(jobs, entries, strict=True)]
 
     def get_result(self, result_id: str) -> JobResult:  # type: ignore[override]
         """Return the result of a job. Raise TaskResultDoesNotExist, also when its task is no longer declared."""
         from .models import Job
 
         try:
-            job = Job.objects.select_related("result").get(pk=int(result_id))
+            job = Job.objects.select_related("result").get(pk=_job_id(result_id))
             return result_of(job)
-        except (Job.DoesNotExist, ValueError, TypeError, OverflowError, UnknownTask) as error:
+        except (Job.DoesNotExist, ValueError, OverflowError, UnknownTask) as error:
             raise TaskResultDoesNotExist(result_id) from error
 
     async def aget_result(self, result_id: str) -> JobResult:  # type: ignore[override]
         """See get_result()."""
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
 
-    def _announce(self, job: Job, task: DjangoTask) -> JobResult:
-        result = new_result(job, task)
-        task_enqueued.send(type(self), task_result=result)
+    def _announce(self, inserted: Inserted, task: DjangoTask) -> JobResult:
+        if not inserted.is_new:
+            return result_of(inserted.job)
+        result = new_result(inserted.job, task)
+        signals.send(task_enqueued, type(self), task_result=result)
         return result
 
 
@@ -175,4 +188,15 @@ def result_of(job: Job) -> JobResult:
 def _task_of(job: Job) -> DjangoTask:
     task = find_task(job.task_path)
     changes = {"priority": job.priority, "queue_name": job.queue_name, "run_after": job.run_after}
-    return task.using(**changes, backend=job.backend)
+    try:
+        return task.using(**changes, backend=job.backend)
+    except (InvalidTask, InvalidTaskBackend):
+        # TASKS no longer has the backend, or no longer this queue in it; the result can be read all the same.
+        return task
+
+
+def _job_id(result_id: str) -> int:
+    """Return the key of the job's row. Raise ValueError for what is no id, also where int() would take it."""
+    if not (isinstance(result_id, str) and result_id.isascii() and result_id.isdigit()):
+        raise ValueError(f"{result_id!r} is not the id of a job.")
+    return int(result_id)

@@ -144,6 +144,9 @@ def _from_environment(env: environ.Env, setting: Setting, variable: str) -> Any:
     try:
         match setting.kind.__name__:
             case "bool":
+                # environ takes any other word for false.
+                if text.lower() not in (*env.BOOLEAN_TRUE_STRINGS, "false", "off", "no", "n", "0"):
+                    raise ValueError(text)
                 return env.bool(variable)
             case "list":
                 return env.list(variable)
@@ -164,6 +167,10 @@ def _checked(setting: Setting, value: Any, place: str) -> Any:
     is_number = setting.kind in (int, float)
     if not isinstance(value, accepted) or (is_number and isinstance(value, bool)):
         raise InvalidOption(f"{place} must be {_KIND_NAMES[setting.kind]}, not {value!r}.")
+    if setting.kind is list and setting.unit != "tuples":
+        for entry in value:
+            if not isinstance(entry, str):
+                raise InvalidOption(f"{place} must be a list of texts; {entry!r} is none.")
     if is_number and not math.isfinite(value):
         raise InvalidOption(f"{place} must be a finite number, not {value!r}.")
     if setting.least is not None and value < setting.least:

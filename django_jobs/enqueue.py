@@ -10,7 +10,8 @@ import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import Model
@@ -34,28 +35,29 @@ def enqueue(
     return (found.using(**using) if using else found).enqueue(*args, **(kwargs or {}))
 
 
-def insert(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Job:
-    """Insert one job and return it; or the unfinished job that has its unique key already."""
+class Inserted(NamedTuple):
+    """A job, and whether this call made it: else it is the unfinished one that had the unique key before."""
+
+    job: Job
+    is_new: bool
+
+
+def insert(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Inserted:
+    """Insert one job, unless an unfinished job has its unique key."""
     job = new_job(task, args, kwargs, backend)
-    if job.unique_key is None:
-        Job.objects.add([job])
-    else:
-        job = _insert_unique(job)
-    _finish([(job, task)])
-    return job
+    inserted = _insert([job])
+    _finish(inserted, [task])
+    return inserted[0]
 
 
-def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> list[Job]:
+def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> list[Inserted]:
     """Insert one job per call, 1,000 to an INSERT, and return them in order. All or nothing."""
     calls = list(calls)
     jobs = [new_job(task, args, kwargs, backend) for task, args, kwargs in calls]
     with transaction.atomic(using=jobs_connection().alias):
-        plain = [job for job in jobs if job.unique_key is None]
-        if plain:
-            Job.objects.add(plain)
-        jobs = [job if job.unique_key is None else _insert_unique(job) for job in jobs]
-    _finish([(job, call[0]) for job, call in zip(jobs, calls, strict=True)])
-    return jobs
+        inserted = _insert(jobs)
+    _finish(inserted, [task for task, _, _ in calls])
+    return inserted
 
 
 def new_job(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Job:
@@ -86,7 +88,10 @@ def clean_arguments(
         clean_json(value, f"argument {position + 1}" + (f" ({names[position]!r})" if position < len(names) else ""))
         for position, value in enumerate(args)
     ]
-    stored_kwargs = {name: clean_json(value, f"argument {name!r}") for name, value in kwargs.items()}
+    stored_kwargs = {
+        clean_json(name, f"the name {name!r} of an argument"): clean_json(value, f"argument {name!r}")
+        for name, value in kwargs.items()
+    }
     limit = conf.read("MAX_ARGUMENT_BYTES")
     sizes = {name: len(json.dumps(value)) for name, value in stored_kwargs.items()}
     sizes |= {str(position + 1): len(json.dumps(value)) for position, value in enumerate(stored_args)}
@@ -120,6 +125,9 @@ def _refuse_unstorable(value: Any) -> None:
                 raise ValueError("it contains a NUL character")
             if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
                 raise ValueError("it contains a lone surrogate")
+        case int():
+            # Python refuses to write, and to read, a number of more than 4,300 digits.
+            str(value)
         case float():
             if not math.isfinite(value):
                 raise ValueError(f"{value} is not a JSON number")
@@ -140,7 +148,20 @@ def _parameter_names(task: DjangoTask) -> list[str]:
     return parameters[1:] if task.takes_context else parameters
 
 
-def _insert_unique(job: Job) -> Job:
+def _insert(jobs: Sequence[Job]) -> list[Inserted]:
+    """Insert the jobs in their order, which is the order in which they run."""
+    inserted: list[Inserted] = []
+    for is_plain, group in groupby(jobs, key=lambda job: job.unique_key is None):
+        if is_plain:
+            plain = list(group)
+            Job.objects.add(plain)
+            inserted += [Inserted(job, True) for job in plain]
+        else:
+            inserted += [_insert_unique(job) for job in group]
+    return inserted
+
+
+def _insert_unique(job: Job) -> Inserted:
     # A few rounds: the unfinished job may end between the refused INSERT and the look for it.
     for _ in range(5):
         try:
@@ -149,15 +170,17 @@ def _insert_unique(job: Job) -> Job:
         except IntegrityError:
             existing = Job.objects.unfinished().filter(unique_key=job.unique_key).first()
             if existing is not None:
-                return existing
+                return Inserted(existing, False)
         else:
-            return job
+            return Inserted(job, True)
     raise InvalidArgument(f"The unique key {job.unique_key!r} is contended; enqueue the job again.")
 
 
-def _finish(jobs: Sequence[tuple[Job, DjangoTask]]) -> None:
-    """Give the jobs the times that the database gave them, and tell the receivers."""
-    for job, task in jobs:
+def _finish(inserted: Sequence[Inserted], tasks: Sequence[DjangoTask]) -> None:
+    """Give the new jobs the times that the database gave them, and tell the receivers."""
+    for (job, is_new), task in zip(inserted, tasks, strict=True):
+        if not is_new:
+            continue
         delay = task.delay if isinstance(task, Task) else None
         if delay is not None and job.enqueued_at is not None:
             job.run_after = job.enqueued_at + delay

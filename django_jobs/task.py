@@ -24,6 +24,7 @@ from .retries import Backoff, exponential, to_seconds
 
 DEFAULT_BACKOFF = exponential()
 LONGEST_PATH = 255
+LONGEST_QUEUE_NAME = 100
 MOST_ATTEMPTS = 32767
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -60,6 +61,10 @@ class Task(DjangoTask):
         _check_options(self)
         DjangoTask.__post_init__(self)
         declare(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name and what ``using()`` may have changed; the rest, code too, is in the declaration."""
+        return _restore, (self.path, {name: getattr(self, name) for name in _CHANGEABLE})
 
     @property
     def path(self) -> str:
@@ -165,6 +170,8 @@ def task(
         "meta": meta,
     }
     options = {option: value for option, value in options.items() if value is not None}
+    # Django 6.0 has no default for it.
+    options["run_after"] = None
 
     def decorate(function: Callable[..., Any]) -> Task:
         return Task(func=function, **options)
@@ -221,12 +228,25 @@ def declared_tasks() -> dict[str, DjangoTask]:
     return {path: task for path, task in sorted(_declared.items()) if path == path_of(task)}
 
 
+def declared_names() -> dict[str, DjangoTask]:
+    """Return the declared tasks by every name that job rows may use, aliases too."""
+    return dict(_declared)
+
+
 def discover_tasks() -> None:
     """Import the task modules of every installed app. Called once the apps are ready."""
     for app in apps.get_app_configs():
         for name in conf.read("TASK_MODULES"):
             if module_has_submodule(app.module, name):
                 import_module(f"{app.name}.{name}")
+
+
+_CHANGEABLE = ("priority", "queue_name", "run_after", "backend", "max_attempts", "meta", "unique_key", "delay")
+
+
+def _restore(path: str, changes: dict[str, Any]) -> DjangoTask:
+    """Return the declared task with the options that a pickled copy of it had."""
+    return dataclasses.replace(find_task(path), **changes)
 
 
 def _check_options(task: Task) -> None:
@@ -242,23 +262,41 @@ def _check_options(task: Task) -> None:
         raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
     for option in ("retry_on", "ignore_on"):
         object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
-    aliases = (task.aliases,) if isinstance(task.aliases, str) else tuple(task.aliases)
+    aliases = (task.aliases,) if isinstance(task.aliases, str) else _as_tuple(task.aliases)
     object.__setattr__(task, "aliases", aliases)
     for name in (task.path, *aliases):
-        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_PATH or "\x00" in name:
+        if not is_name(name, LONGEST_PATH):
             raise refuse(f"a name is a text of 1 to {LONGEST_PATH} characters, not {name!r}.")
     if task.delay is not None:
         try:
             to_seconds(max(task.delay, timedelta()))
         except ValueError as error:
             raise refuse(f"run_after: {error}") from error
-    if task.unique_key is not None and not 0 < len(task.unique_key) <= LONGEST_PATH:
+    if task.unique_key is not None and not is_name(task.unique_key, LONGEST_PATH):
         raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
+    if not isinstance(task.meta, Mapping):
+        raise refuse(f"meta is a dict, not {task.meta!r}.")
+
+
+def is_name(value: object, longest: int) -> bool:
+    """Say whether ``value`` is a text that every database can store as the name of something."""
+    return (
+        isinstance(value, str)
+        and bool(value.strip())
+        and len(value) <= longest
+        and "\x00" not in value
+        and (value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value))
+    )
 
 
 def _classes(value: Any, option: str, refuse: Callable[[str], InvalidTask]) -> tuple[type[BaseException], ...]:
-    classes = (value,) if isinstance(value, type) else tuple(value)
+    classes = (value,) if isinstance(value, type) else _as_tuple(value)
     for entry in classes:
         if not (isinstance(entry, type) and issubclass(entry, BaseException)):
             raise refuse(f"{option} takes exception classes, not {entry!r}.")
     return classes
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    # What is no iterable is the one entry, to be refused by its name.
+    return tuple(value) if isinstance(value, Iterable) else (value,)

@@ -6,7 +6,7 @@ refused, the rows are first read under a lock; what is no longer ours by then is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..exceptions import JobCancelled
 from ..outcomes import Failure, Outcome
 from ..states import AttemptOutcome, JobState
 from .attempt import Attempt
-from .database import lock_rows
+from .database import exclusive, lock_rows
 from .job import Job
 from .result import Result
 
@@ -55,6 +55,30 @@ def write_progress(worker_id: str, progress: Mapping[int, Any]) -> None:
     """Show how far running jobs of this worker are."""
     for job_id, value in progress.items():
         Job.objects.held_by(worker_id).filter(pk=job_id).update(progress=value)
+
+
+def give_back_unknown(worker_id: str, known: Collection[int]) -> int:
+    """Release the running jobs of this worker that it does not know; return how many there were."""
+    unknown = Job.objects.held_by(worker_id).exclude(pk__in=known).order_by("pk")
+    if not unknown.exists():
+        return 0
+    with exclusive():
+        rows = list(lock_rows(unknown).values("pk", "attempt", "last_attempted_at"))
+        Attempt.objects.bulk_create(
+            [
+                Attempt(
+                    job_id=row["pk"],
+                    number=row["attempt"],
+                    worker_id=worker_id,
+                    started_at=row["last_attempted_at"],
+                    ended_at=Now(),
+                    outcome=AttemptOutcome.INTERRUPTED,
+                    message="The worker did not know that it held this job: the answer to its claim was lost.",
+                )
+                for row in rows
+            ]
+        )
+        return Job.objects.release(worker_id, [row["pk"] for row in rows])
 
 
 def _write_successes(worker_id: str, outcomes: Sequence[Outcome], written: Written) -> list[Outcome]:

@@ -60,6 +60,8 @@ def exclusive() -> Iterator[None]:
         with transaction.atomic(using=connection.alias):
             yield
         return
+    # Connecting sets the mode anew.
+    connection.ensure_connection()
     before = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
     try:

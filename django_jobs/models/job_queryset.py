@@ -110,8 +110,8 @@ class JobQuerySet(models.QuerySet["Job"]):
     def succeed(self, worker_id: str, attempt: int, ids: Collection[int]) -> int:
         """Finish this attempt of these jobs, except those that somebody has asked to cancel."""
         # The fence alone, without the state: with it the planner may walk the index of running jobs, which is
-        # full of dead entries while a transaction is held open elsewhere.
-        fenced = self.filter(pk__in=ids, worker_id=worker_id, attempt=attempt, cancel_requested_at=None)
+        # full of dead entries while a transaction is held open elsewhere. What has ended has a finished_at.
+        fenced = self.filter(pk__in=ids, worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None)
         return fenced.update(state=JobState.SUCCEEDED, finished_at=Now())
 
     def fail(self, worker_id: str, ids: Collection[int]) -> int:
@@ -208,16 +208,27 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         One that has not started is cancelled at once; a running one is asked to stop, by way of its worker.
         """
-        announced = list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
-        # Unstarted first: a job that is claimed between the two statements is found by the second.
-        cancelled = self.filter(state__in=UNSTARTED).update(state=JobState.CANCELLED, finished_at=Now())
-        asked = self.running().filter(cancel_requested_at=None).update(cancel_requested_at=Now())
-        if asked:
+        unstarted = list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
+        is_running = Q(state=JobState.RUNNING)
+        # One statement: between two, a job could be given back, or claimed, past both.
+        moved = self.unfinished().update(
+            state=Case(When(is_running, then=F("state")), default=Value(JobState.CANCELLED)),
+            finished_at=Case(When(~is_running, then=Now())),
+            cancel_requested_at=Case(When(is_running, then=Coalesce("cancel_requested_at", Now()))),
+        )
+        if moved:
             notifications.hint(notifications.CANCEL)
+        self._announce_cancelled(unstarted)
+        return moved
+
+    def _announce_cancelled(self, ids: Collection[int]) -> None:
+        """Tell the receivers which of these jobs were cancelled before they had started."""
+        if not ids:
+            return
         nothing = dict.fromkeys(("task_path", "queue_name", "attempt", "worker_id", "duration", "exception"))
-        for pk in announced:
+        jobs = self.model.objects.using(self.db).filter(pk__in=ids, state=JobState.CANCELLED)
+        for pk in jobs.values_list("pk", flat=True):
             signals.send(signals.job_cancelled, self.model, job_id=pk, **nothing)
-        return cancelled + asked
 
     def requeue(self) -> int:
         """Run the finished jobs of this queryset again, each with at least one attempt more.

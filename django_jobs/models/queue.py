@@ -51,7 +51,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
     def pause(self, name: str, reason: str = "", resume_at: datetime | None = None) -> bool:
         """Stop workers from taking jobs of this queue. False if there is no such queue or it is paused."""
-        changed = self.filter(name=name, paused_at=None).update(
+        changed = self.exclude(pk__in=self.paused().values("pk")).filter(name=name).update(
             paused_at=Now(), paused_reason=reason, resume_at=resume_at
         )
         if changed:
@@ -61,7 +61,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
     def resume(self, name: str) -> bool:
         """Let workers take jobs of this queue again. False if there is no such queue or it is not paused."""
-        changed = self.filter(name=name, paused_at__isnull=False).update(
+        changed = self.paused().filter(name=name).update(
             paused_at=None, paused_reason="", resume_at=None
         )
         if changed:

@@ -48,9 +48,17 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
                     f"The worker id {worker_id!r} is in use by process {other.pid} on {other.hostname}. "
                     "Choose another --worker-id, or leave it out to get a unique one."
                 )
+            if self.filter(worker_id=worker_id).exists():
+                self._take_jobs_of_former(worker_id)
             values = fields | {"started_at": Now(), "last_seen": Now(), "expires_at": from_now(lease)}
             values |= {"state": WorkerState.STARTING, "is_leader": False}
             self.update_or_create(worker_id=worker_id, defaults=values)
+
+    def _take_jobs_of_former(self, worker_id: str) -> None:
+        # Made here: the queries of jobs need those of workers.
+        from .rescue import rescue_lost
+
+        rescue_lost([worker_id], reason="Another process has started under its worker id.")
 
     def extend(self, worker_ids: Collection[str], lease: timedelta) -> set[str]:
         """Extend the leases of these processes by the database's clock, in one UPDATE; return those that are gone."""

@@ -1,0 +1,98 @@
+"""``manage.py runworker``: parse, resolve, run. See ``worker/supervisor.py`` and ``worker/worker.py``."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from django_jobs import conf
+from django_jobs.exceptions import JobsError
+from django_jobs.logs import configure_logging
+from django_jobs.worker.options import WorkerOptions, resolve_options
+from django_jobs.worker.supervisor import Supervisor
+from django_jobs.worker.worker import Worker
+
+_SHORT = {"CONCURRENCY": "-c", "PROCESSES": "-p"}
+# Options with a flag of another form than --name VALUE.
+_OWN_FORM = ("TAGS", "NOTIFY", "LOG_FORMAT")
+
+
+class Command(BaseCommand):
+    help = (
+        "Run jobs. Starts a supervisor with worker processes. The first SIGTERM or Ctrl-C lets running jobs finish, "
+        "a second one ends them. Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the "
+        "worker could not start; 3 a part of the process died."
+    )
+    # What makes a worker unable to run is checked at its start, with a message of its own.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "-q",
+            "--queue",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="Take jobs of this queue: a name, a prefix with * (mail*), or !name to leave one out. Repeatable; "
+            "default: all queues.",
+        )
+        parser.add_argument("--tag", action="append", metavar="TAG", help="A tag for this worker. Repeatable.")
+        parser.add_argument("--burst", action="store_true", help="End when no job is ready any more.")
+        parser.add_argument("--once", action="store_true", help="Run one job, if there is one, and end.")
+        parser.add_argument("--no-notify", action="store_true", help="Do not listen for notifications; poll only.")
+        parser.add_argument("--log-format", choices=["text", "json"], help=_help("LOG_FORMAT"))
+        parser.add_argument("--reload", action="store_true", help="Replace the workers when code changes (development).")
+        parser.add_argument("--show-config", action="store_true", help="Print each option with its source, and end.")
+        for name, setting in conf.SETTINGS.items():
+            if setting.is_worker_option and name not in _OWN_FORM:
+                flags = [_SHORT[name]] if name in _SHORT else []
+                flags.append("--" + name.lower().replace("_", "-"))
+                parser.add_argument(*flags, type=setting.kind, metavar=setting.unit.upper(), help=_help(name))
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        flags = {name: given.get(name.lower()) for name in conf.SETTINGS if conf.SETTINGS[name].is_worker_option}
+        flags |= {"TAGS": given["tag"], "NOTIFY": False if given["no_notify"] else None}
+        try:
+            if given["show_config"]:
+                self._show_config(flags)
+                return
+            options = resolve_options(flags, given["queue"], given["burst"], given["once"])
+            configure_logging(options.log_format, given["verbosity"])
+            code = self._run(options, given)
+        except JobsError as error:
+            raise CommandError(str(error)) from error
+        if code:
+            raise SystemExit(code)
+
+    def _run(self, options: WorkerOptions, given: dict[str, Any]) -> int:
+        if options.processes:
+            return Supervisor(options, verbosity=given["verbosity"], reload=given["reload"]).run()
+        if given["reload"]:
+            raise CommandError("--reload needs a worker process: leave out --processes 0.")
+        worker = Worker.alone(options)
+        _stop_on_signals(worker)
+        return worker.run()
+
+    def _show_config(self, flags: dict[str, Any]) -> None:
+        for name, option in conf.worker_options(flags).items():
+            unit = conf.SETTINGS[name].unit
+            shown = f"{option.value} {unit}" if unit in ("s",) else f"{option.value}"
+            self.stdout.write(f"{name:<20} {shown:<20} {option.source}")
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    """Let the first signal stop the worker, and the second, or SIGQUIT, hurry it."""
+
+    def on_signal(number: int, frame: object) -> None:
+        (worker.hurry if worker.is_stopping or number == signal.SIGQUIT else worker.request_stop)()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, on_signal)
+
+
+def _help(name: str) -> str:
+    setting = conf.SETTINGS[name]
+    default = f" Default: {setting.default}{' s' if setting.unit == 's' else ''}." if setting.default != "" else ""
+    return setting.sentence.replace("%", "%%") + default

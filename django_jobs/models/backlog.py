@@ -1,0 +1,93 @@
+"""What waits in each queue, and who takes it: for people who look, not for workers.
+
+Everything is counted up to MOST_COUNTED along the index of ready jobs, and for any number of queues in the
+same few queries, so that a look costs the same however much waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import Count, DateTimeField, Field, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
+
+from ..states import WorkerState
+from .job import Job
+from .queue import Queue, matches
+from .worker import Worker, WorkerKind
+
+MOST_COUNTED = 10_000
+
+_TAKES_JOBS = (WorkerState.STARTING, WorkerState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """One queue at a moment.
+
+    ``ready`` is never more than MOST_COUNTED + 1, which means "more"; ``oldest_wait`` is the longest among the jobs
+    counted, None without any. ``workers`` are those with a live lease that serve the queue.
+    """
+
+    ready: int
+    oldest_wait: timedelta | None
+    running: int
+    workers: tuple[Worker, ...]
+    is_paused: bool
+
+    @property
+    def is_stuck(self) -> bool:
+        """Say whether jobs are ready and no live worker would take them."""
+        return self.ready > 0 and not any(worker.state in _TAKES_JOBS for worker in self.workers)
+
+
+def backlogs(queues: Collection[Queue]) -> dict[str, Backlog]:
+    """Return the backlog of each of these queues by name, in three queries."""
+    workers = Worker.objects.leased().filter(kind=WorkerKind.WORKER).order_by("worker_id")
+    live = [(worker, _patterns(worker)) for worker in workers.only("worker_id", "state", "queues")]
+    running = dict(Job.objects.running().order_by().values_list("queue_name").annotate(Count("pk")))
+    return {
+        name: Backlog(
+            ready=ready,
+            oldest_wait=None if since is None else max(now - since, timedelta()),
+            running=running.get(name, 0),
+            workers=tuple(worker for worker, patterns in live if matches(name, patterns)),
+            is_paused=paused_at is not None and (resume_at is None or resume_at > now),
+        )
+        for name, paused_at, resume_at, ready, since, now in _counted(queues)
+    }
+
+
+def undeclared_ready_queues() -> list[str]:
+    """Return names of queues that have ready jobs and no Queue row, sorted; in two queries.
+
+    Not every one when several follow each other in the order of names, but always some if there are any.
+    """
+    ready = Job.objects.ready().order_by("queue_name").values("queue_name")
+    follower = Subquery(ready.filter(queue_name__gt=OuterRef("name"))[:1])
+    # One index lookup after each known name, and one for the first of all.
+    followers = dict(Queue.objects.annotate(follower=follower).values_list("name", "follower"))
+    first = ready.values_list("queue_name", flat=True).first()
+    return sorted({first, *followers.values()} - {None} - set(followers))
+
+
+def _counted(queues: Collection[Queue]) -> QuerySet:
+    in_order = Job.objects.ready().filter(queue_name=OuterRef("name")).order_by("-priority", "id")
+    since = in_order.annotate(since=Coalesce("run_after", "enqueued_at")).values("since")
+    rows = Queue.objects.filter(pk__in=[queue.pk for queue in queues]).annotate(
+        ready=_of_first("COUNT(*)", since, IntegerField()),
+        ready_since=_of_first("MIN(since)", since, DateTimeField()),
+    )
+    return rows.values_list("name", "paused_at", "resume_at", "ready", "ready_since", Now())
+
+
+def _of_first(aggregate: str, rows: QuerySet, output_field: Field) -> Subquery:
+    """Return an aggregate over the first rows of a queryset, which the ORM cannot write inside a query."""
+    template = f"(SELECT {aggregate} FROM (%(subquery)s) counted)"
+    return Subquery(rows[: MOST_COUNTED + 1], output_field=output_field, template=template)
+
+
+def _patterns(worker: Worker) -> list[str]:
+    return worker.queues if isinstance(worker.queues, list) else []

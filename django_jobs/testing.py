@@ -1,0 +1,184 @@
+"""For tests of projects that use django_jobs: run jobs in the test's own thread, and look at what was enqueued.
+
+``run_jobs`` works inside Django's TestCase: it uses the test's connection and runs jobs for real, through the middleware,
+retries, results and history of a worker. For tests that want no database, ``ImmediateBackend`` runs a task when it is
+enqueued, and ``DummyBackend`` only keeps it; both know the options of our tasks.
+
+With pytest the fixture ``jobs`` gives the three functions; put ``pytest_plugins = ["django_jobs.testing"]``, or
+``from django_jobs.testing import jobs``, in a conftest.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.utils import timezone, translation
+
+from .compat import BaseDummyBackend, BaseImmediateBackend, DjangoTask
+from .task import Task, find_task, path_of
+
+_LONGEST_RUN = 10_000
+
+
+class ImmediateBackend(BaseImmediateBackend):
+    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. ``run_after`` is not waited for."""
+
+    task_class = Task
+    supports_defer = True
+
+    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+        return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
+
+
+class DummyBackend(BaseDummyBackend):
+    """Keeps what is enqueued in ``results``, and runs nothing."""
+
+    task_class = Task
+
+    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+        return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
+
+
+def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, include_scheduled: bool = False) -> int:
+    """Run ready jobs, in their order, until none is left; return how many attempts were run.
+
+    Jobs that these jobs enqueue are run too. Scheduled ones, retries among them, are run when they are due; with
+    ``include_scheduled`` all are taken as due. Stops after ``limit`` attempts. Receivers are called before this returns.
+    """
+    from .models import Worker
+
+    worker_id = f"run-jobs-{os.getpid()}"
+    Worker.objects.register(worker_id, timedelta(hours=1), hostname="tests", pid=os.getpid(), tags=["*"])
+    attempts = 0
+    try:
+        while attempts < limit and _run_next(worker_id, queue_name, include_scheduled):
+            attempts += 1
+    finally:
+        Worker.objects.mark_stopped(worker_id)
+    return attempts
+
+
+def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool) -> bool:
+    from .models import Job
+    from .models.completion import write_outcomes
+    from .models.database import exclusive
+    from .worker.announcer import announce
+
+    Job.objects.stage() if include_scheduled else Job.objects.stage_due()
+    queues = [queue_name] if queue_name is not None else list(Job.objects.ready_queues())
+    with exclusive():
+        claimed = Job.objects.claim(worker_id, queues, 1)
+    if not claimed:
+        return False
+    outcome = _execute(claimed[0])
+    with exclusive():
+        written = write_outcomes(worker_id, [outcome])
+    for done in written.done:
+        announce(done)
+    return True
+
+
+def _execute(job: Any) -> Any:
+    from .worker.execution import Window, make_runner
+    from .worker.middleware import load_factories
+
+    def write(job_id: int, progress: Any) -> None:
+        from .models.completion import write_progress
+
+        write_progress(job.worker_id, {job_id: progress})
+
+    runner = make_runner(load_factories(), write)
+    # What a job does to these must not be seen by the test, nor the test's by the job.
+    with translation.override(translation.get_language()), timezone.override(None):
+        if _is_async(job.task_path):
+            return async_to_sync(runner.aexecute)(job, Window())
+        return runner.execute(job, Window())
+
+
+def _is_async(path: str) -> bool:
+    from .worker.capacity import async_paths
+
+    return path in async_paths()
+
+
+def assert_enqueued(
+    task: DjangoTask | str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    times: int | None = None,
+    **fields: Any,
+) -> Any:
+    """Assert that unfinished jobs of ``task`` wait, with these arguments and fields if given; return the last.
+
+    ``fields`` are lookups on ``Job``, such as ``queue_name="mail"``. Without ``times`` at least one must be there.
+    """
+    found = list(_enqueued(task, args, kwargs, fields))
+    if (times is None and not found) or (times is not None and len(found) != times):
+        wanted = "at least one job" if times is None else f"{times} jobs"
+        raise AssertionError(f"Expected {wanted} of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}")
+    return found[-1] if found else None
+
+
+def assert_not_enqueued(
+    task: DjangoTask | str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> None:
+    """Assert that no unfinished job of ``task`` waits, with these arguments and fields if given."""
+    found = list(_enqueued(task, args, kwargs, fields))
+    if found:
+        raise AssertionError(f"Expected no job of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}")
+
+
+def _enqueued(
+    task: DjangoTask | str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, fields: Mapping[str, Any]
+) -> Any:
+    from .enqueue import clean_json
+    from .models import Job
+
+    jobs = Job.objects.unfinished().filter(task_path=_path(task), **fields).order_by("pk")
+    # Compared here: databases differ in how they compare JSON.
+    wanted_args = None if args is None else clean_json(list(args), "args")
+    wanted_kwargs = None if kwargs is None else clean_json(dict(kwargs), "kwargs")
+    return [
+        job
+        for job in jobs
+        if (wanted_args is None or job.args == wanted_args) and (wanted_kwargs is None or job.kwargs == wanted_kwargs)
+    ]
+
+
+def _path(task: DjangoTask | str) -> str:
+    return path_of(find_task(task) if isinstance(task, str) else task)
+
+
+def _describe(task: DjangoTask | str, args: Any, kwargs: Any, fields: Mapping[str, Any]) -> str:
+    parts = {"args": args, "kwargs": kwargs} | dict(fields)
+    told = ", ".join(f"{name}={value!r}" for name, value in parts.items() if value is not None)
+    return f"{_path(task)}({told})"
+
+
+def _all() -> str:
+    from .models import Job
+
+    waiting = [f"{job.task_path}(*{job.args}, **{job.kwargs})" for job in Job.objects.unfinished().order_by("pk")[:20]]
+    return f"Enqueued: {', '.join(waiting) or 'nothing'}."
+
+
+try:
+    import pytest
+except ImportError:
+    # A project without pytest uses the functions.
+    pass
+else:
+
+    @pytest.fixture
+    def jobs(db: None) -> SimpleNamespace:
+        """``jobs.run()``, ``jobs.assert_enqueued(...)``, ``jobs.assert_not_enqueued(...)``; uses the database."""
+        return SimpleNamespace(run=run_jobs, assert_enqueued=assert_enqueued, assert_not_enqueued=assert_not_enqueued)

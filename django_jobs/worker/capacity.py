@@ -1,0 +1,93 @@
+"""How many jobs a worker may claim, and where they go: threads for plain functions, the event loop for ``async def``.
+
+For jobs that took milliseconds the worker claims ahead: as many as the threads will finish in about ``claim_ahead``
+seconds, so that they never wait for the database. For slower jobs it claims no more than the threads that are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from inspect import iscoroutinefunction
+
+from ..exceptions import Interrupt
+from ..models.job_queryset import JobQuerySet
+from ..outcomes import ClaimedJob, Outcome
+from ..task import declared_names
+from .executors.event_loop import LoopExecutor
+from .executors.threads import ThreadExecutor
+
+# More would not make it faster, and a worker that dies gives back what it had claimed ahead.
+MOST_AHEAD = 500
+# How much one more duration moves the mean.
+_WEIGHT = 0.1
+
+
+class Capacity:
+    """The worker's executors, as the exchange sees them. Used by the exchange thread only."""
+
+    def __init__(self, threads: ThreadExecutor, loop: LoopExecutor, claim_ahead: float) -> None:
+        self._threads = threads
+        self._loop = loop
+        self._claim_ahead = claim_ahead
+        self._mean: float | None = None
+        self._async_paths: frozenset[str] = async_paths()
+
+    @property
+    def threads(self) -> int:
+        return self._threads.size
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take the duration of a finished attempt into the mean."""
+        if outcome.verb == "release" or self._is_async(outcome.job):
+            return
+        mean = outcome.duration if self._mean is None else self._mean
+        self._mean = mean + (outcome.duration - mean) * _WEIGHT
+
+    def ahead(self) -> int:
+        """Return how many jobs to claim beyond the free threads."""
+        if self._mean is None or self._mean >= self._claim_ahead:
+            return 0
+        return min(MOST_AHEAD, int(self._threads.size * self._claim_ahead / max(self._mean, 1e-6)))
+
+    def has_room(self, held: Iterable[ClaimedJob]) -> bool:
+        in_threads, on_loop = self._rooms(held)
+        return in_threads > 0 or (on_loop > 0 and bool(self._async_paths))
+
+    def wanted(self, held: Iterable[ClaimedJob], jobs: JobQuerySet) -> Iterator[tuple[JobQuerySet, int]]:
+        """Yield which jobs to claim and how many: of both kinds while both have room, else of the one that has."""
+        in_threads, on_loop = self._rooms(held)
+        if not self._async_paths:
+            yield jobs, in_threads
+        elif in_threads > 0 and on_loop > 0:
+            yield jobs, min(in_threads, on_loop)
+        elif in_threads > 0:
+            yield jobs.exclude(task_path__in=self._async_paths), in_threads
+        elif on_loop > 0:
+            yield jobs.filter(task_path__in=self._async_paths), on_loop
+
+    def submit(self, jobs: Iterable[ClaimedJob]) -> None:
+        for job in jobs:
+            (self._loop if self._is_async(job) else self._threads).submit(job)
+
+    def take_back(self, wanted: Callable[[ClaimedJob], bool]) -> list[ClaimedJob]:
+        """Return the wanted ones of the jobs that have not begun; they are not run here."""
+        unbegun = self._threads.take_back()
+        self.submit(job for job in unbegun if not wanted(job))
+        return [job for job in unbegun if wanted(job)]
+
+    def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
+        self._threads.interrupt(ids, reason)
+        self._loop.interrupt(ids, reason)
+
+    def _rooms(self, held: Iterable[ClaimedJob]) -> tuple[int, int]:
+        held = list(held)
+        on_loop = sum(self._is_async(job) for job in held) if self._async_paths else 0
+        return self._threads.size + self.ahead() - (len(held) - on_loop), self._loop.size - on_loop
+
+    def _is_async(self, job: ClaimedJob) -> bool:
+        return job.task_path in self._async_paths
+
+
+def async_paths() -> frozenset[str]:
+    """Return the names, aliases too, of the declared tasks that are ``async def``."""
+    return frozenset(name for name, task in declared_names().items() if iscoroutinefunction(task.func))

@@ -1,0 +1,352 @@
+"""The worker's one conversation with the database about jobs.
+
+Each turn is one transaction: write the outcomes that have piled up, then claim the next jobs. Whatever piles up while one
+turn commits goes with the next, so batches grow by themselves under load and nothing waits for a timer.
+Only this thread claims, so ``_held`` (claimed, and not yet written) is exactly what the database should say this
+worker runs; a difference, which a commit that failed half-way can leave, is given back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from .. import notifications
+from ..context import Progress
+from ..exceptions import Interrupt, JobCancelled, JobInterrupted, LeaseLost
+from ..models import Job, Queue, Worker
+from ..models.completion import Written, give_back_unknown, write_outcomes, write_progress
+from ..models.database import exclusive
+from ..models.queue import matches
+from ..outcomes import ClaimedJob, Failure, Outcome
+from .announcer import Announcer
+from .capacity import Capacity
+from .failures import describe_failure
+from .service import Service
+from .wakeup import Wakeup
+
+logger = logging.getLogger("django_jobs")
+
+# How often a worker looks at its queues and at requests to cancel, how soon it writes new counters, and how
+# often progress is written (seconds).
+LOOK_INTERVAL = 1.0
+NEWS_INTERVAL = 2.0
+PROGRESS_INTERVAL = 1.0
+
+_GIVEN_BACK = Failure("django_jobs.exceptions.JobInterrupted", "The worker gave the job back before it was done.")
+_CANCELLED = Failure("django_jobs.exceptions.JobCancelled", "The job was cancelled before it began.")
+
+
+class Exchange(Service):
+    name = "exchange"
+
+    def __init__(
+        self,
+        worker_id: str,
+        patterns: Sequence[str],
+        capacity: Capacity,
+        announcer: Announcer,
+        *,
+        poll_interval: float,
+        notify: bool,
+        report: Callable[[], bool],
+        report_interval: float,
+        on_lease_lost: Callable[[], None],
+        on_due: Callable[[], None],
+        pulse: Callable[[], None],
+        on_death: Callable[[Service], None] | None = None,
+    ) -> None:
+        super().__init__(on_death)
+        self.worker_id = worker_id
+        self.is_claiming = True
+        # None: no limit. runworker --once claims one job; burst ends the worker when there is nothing left.
+        self.claims_left: int | None = None
+        self.on_nothing_left: Callable[[], None] | None = None
+        self.idle = threading.Event()
+        self.processed = self.failed = 0
+        self._patterns = list(patterns)
+        self._capacity = capacity
+        self._announcer = announcer
+        self._poll_interval = poll_interval
+        self._report, self._report_interval = report, report_interval
+        self._on_lease_lost, self._on_due, self._pulse = on_lease_lost, on_due, pulse
+        self._wakeup = Wakeup(notify)
+        self._outbox: SimpleQueue[Outcome] = SimpleQueue()
+        self._unwritten: list[Outcome] = []
+        self._held: dict[int, ClaimedJob] = {}
+        self._progress: dict[int, Progress] = {}
+        self._progress_at = 0.0
+        self._queues: list[str] = []
+        self._look_at = 0.0
+        self._report_at = self._reported_at = 0.0
+        self._reported = (0, 0)
+        self._must_reconcile = True
+        self._abandons = False
+        self._learned_at = time.monotonic()
+
+    # From other threads
+
+    def wake(self) -> None:
+        self._wakeup.wake()
+
+    def done(self, outcome: Outcome) -> None:
+        """Take the outcome of an attempt, to be written with the next turn."""
+        self._outbox.put(outcome)
+        self._wakeup.wake()
+
+    def show_progress(self, job_id: int, progress: Progress) -> None:
+        """Take a job's progress, to be written within a second or with its outcome."""
+        self._progress[job_id] = progress
+
+    def stop_claiming(self) -> None:
+        """Claim nothing more, and give back what has not begun."""
+        self.is_claiming = False
+        # After the flag: a turn that has begun before it either holds jobs at its end or says so itself.
+        self.idle.clear()
+        self.look_soon()
+
+    def resume_claiming(self) -> None:
+        self.is_claiming = True
+        self.look_soon()
+
+    def interrupt_all(self, reason: type[Interrupt] = JobInterrupted) -> None:
+        """Ask every running job to stop."""
+        self._capacity.interrupt(set(self._held), reason)
+
+    def abandon(self) -> None:
+        """Give back every job that is still held, also those that run on: their outcomes will be refused."""
+        self._abandons = True
+        self.look_soon()
+
+    @property
+    def held(self) -> list[int]:
+        """The ids of the jobs that this worker has claimed and whose outcome is not written."""
+        return list(self._held)
+
+    # The loop
+
+    def run_once(self) -> float:
+        self._pulse()
+        self._collect()
+        self._look_around()
+        is_full = self._turn()
+        self._settle()
+        if is_full or not self._outbox.empty():
+            return 0.0
+        return self._pause()
+
+    def wait(self, seconds: float) -> None:
+        for heard in self._wakeup.wait(seconds):
+            kind, _, name = heard.partition(" ")
+            if kind == notifications.READY and name in self._queues:
+                continue
+            if kind == notifications.DUE:
+                self._on_due()
+            elif kind != notifications.READY or matches(name, self._patterns):
+                self._look_at = 0.0
+
+    def recover(self) -> None:
+        super().recover()
+        # The transaction that failed may have been committed all the same.
+        self._must_reconcile = True
+
+    def close(self) -> None:
+        self._wakeup.close()
+        super().close()
+
+    def look_soon(self) -> None:
+        self._look_at = 0.0
+        self.wake()
+
+    def _pause(self) -> float:
+        until_look = self._look_at - time.monotonic()
+        if self._progress:
+            until_look = min(until_look, self._progress_at + PROGRESS_INTERVAL - time.monotonic())
+        return max(0.0, min(until_look, self._poll_interval * random.uniform(0.9, 1.1)))
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                outcome = self._outbox.get_nowait()
+            except Empty:
+                return
+            self._unwritten.append(outcome)
+            self._capacity.learn(outcome)
+            self._learned_at = time.monotonic()
+
+    def _look_around(self) -> None:
+        """Look at what changes slowly: the queues served, requests to cancel, our own row."""
+        now = time.monotonic()
+        if self._must_reconcile:
+            self._reconcile()
+        if now < self._look_at and now < self._report_at:
+            return
+        self._look_at = now + min(LOOK_INTERVAL, max(self._poll_interval, 0.05))
+        self._queues = Queue.objects.served_by(self._patterns)
+        if self._held:
+            self._give_back_unbegun()
+            self._pass_on_cancellations()
+        has_news = (self.processed, len(self._held)) != self._reported
+        if now >= self._report_at or (has_news and now >= self._reported_at + NEWS_INTERVAL):
+            self._tell_row(now)
+
+    def _tell_row(self, now: float) -> None:
+        """Write our own row: counters, state, the health of the loops."""
+        self._report_at, self._reported_at = now + self._report_interval, now
+        self._reported = (self.processed, len(self._held))
+        if self._report():
+            self._reconcile()
+        else:
+            self._on_lease_lost()
+
+    def _reconcile(self) -> None:
+        """Give back running jobs that the database says are ours and that we do not know."""
+        given_back = give_back_unknown(self.worker_id, set(self._held))
+        self._must_reconcile = False
+        if given_back:
+            logger.warning("Gave back %d jobs that worker %s did not know it had.", given_back, self.worker_id)
+
+    def _give_back_unbegun(self) -> None:
+        """Give back claimed jobs that must not begin here, or that others could begin sooner."""
+        everything = not self.is_claiming or self._abandons or self._is_stuck()
+        closed = {job.queue_name for job in self._held.values()}.difference(self._queues)
+        if everything or closed:
+            unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)
+            self._unwritten += [Outcome(job, "release", failure=_GIVEN_BACK) for job in unbegun]
+        if self._abandons:
+            self._unwritten += [Outcome(job, "release", failure=_GIVEN_BACK) for job in self._still_held()]
+
+    def _is_stuck(self) -> bool:
+        """Say whether jobs that were claimed ahead have been waiting behind slow ones for a second."""
+        return len(self._held) > self._capacity.threads and time.monotonic() - self._learned_at > LOOK_INTERVAL
+
+    def _pass_on_cancellations(self) -> None:
+        requested = Job.objects.held_by(self.worker_id).exclude(cancel_requested_at=None)
+        ids = set(requested.values_list("pk", flat=True)) & set(self._held)
+        if ids:
+            unbegun = self._capacity.take_back(lambda job: job.id in ids)
+            self._unwritten += [Outcome(job, "cancel", failure=_CANCELLED) for job in unbegun]
+            self._capacity.interrupt(ids, JobCancelled)
+
+    def _turn(self) -> bool:
+        """Write and claim in one transaction. True: there is likely more to claim at once."""
+        progress = self._due_progress()
+        has_room = self._has_room()
+        if not (self._unwritten or progress or has_room):
+            return False
+        is_full = False
+        claimed: list[ClaimedJob] = []
+        try:
+            with exclusive():
+                write_progress(self.worker_id, progress)
+                written = write_outcomes(self.worker_id, self._unwritten)
+                if has_room:
+                    claimed, is_full = self._claim()
+        except LeaseLost as lost:
+            self._without_lease(lost)
+            return False
+        except DatabaseError as error:
+            if isinstance(error, OperationalError) or not self._unwritten:
+                raise
+            written, claimed = self._write_each(error), []
+        self._after_commit(written, claimed)
+        return is_full and self._has_room()
+
+    def _has_room(self) -> bool:
+        if not self.is_claiming or self._announcer.is_behind or not self._queues or self.claims_left == 0:
+            return False
+        return self._capacity.has_room(self._still_held())
+
+    def _still_held(self) -> list[ClaimedJob]:
+        """Return the jobs that take room: claimed, and no outcome known."""
+        if not self._unwritten:
+            return list(self._held.values())
+        unwritten = {outcome.job.id for outcome in self._unwritten}
+        return [job for job in self._held.values() if job.id not in unwritten]
+
+    def _claim(self) -> tuple[list[ClaimedJob], bool]:
+        """Claim what there is room for; also say whether some claim came back full."""
+        claimed: list[ClaimedJob] = []
+        is_full = False
+        for jobs, limit in self._capacity.wanted(self._still_held(), Job.objects.all()):
+            if self.claims_left is not None:
+                limit = min(limit, self.claims_left - len(claimed))
+            if limit > 0:
+                found = jobs.claim(self.worker_id, self._queues, limit)
+                is_full = is_full or len(found) == limit
+                claimed += found
+        return claimed, is_full
+
+    def _after_commit(self, written: Written, claimed: list[ClaimedJob]) -> None:
+        for outcome in (*written.done, *written.late):
+            self._held.pop(outcome.job.id, None)
+            self._progress.pop(outcome.job.id, None)
+        self._unwritten = []
+        for job in claimed:
+            self._held[job.id] = job
+        if self.claims_left is not None:
+            self.claims_left -= len(claimed)
+        self._capacity.submit(claimed)
+        for outcome in written.late:
+            logger.warning(
+                "Job %s, attempt %s: %s came too late; somebody else has the job, or ended it.",
+                outcome.job.id, outcome.job.attempt, outcome.verb,
+            )  # fmt: skip
+        self.processed += len(written.done)
+        self.failed += sum(outcome.verb in ("fail", "retry") for outcome in written.done)
+        self._announcer.tell(written.done)
+
+    def _write_each(self, error: DatabaseError) -> Written:
+        """Write the outcomes one by one, so that one which the database refuses spoils itself only."""
+        logger.warning("The database refused a batch of outcomes, they are written one by one: %s", error)
+        written = Written()
+        for outcome in self._unwritten:
+            try:
+                with exclusive():
+                    one = write_outcomes(self.worker_id, [outcome])
+            except (OperationalError, InterfaceError):
+                raise
+            except DatabaseError as refusal:
+                with exclusive():
+                    failed = Outcome(outcome.job, "fail", outcome.duration, failure=describe_failure(refusal))
+                    one = write_outcomes(self.worker_id, [failed])
+            written.done += one.done
+            written.late += one.late
+        return written
+
+    def _without_lease(self, lost: LeaseLost) -> None:
+        """Write what can be written; then end if we are held for lost, else wait for the next beat."""
+        with exclusive():
+            written = write_outcomes(self.worker_id, self._unwritten)
+        self._after_commit(written, [])
+        if not Worker.objects.live().filter(worker_id=self.worker_id).exists():
+            logger.error("%s", lost)
+            self._on_lease_lost()
+
+    def _due_progress(self) -> dict[int, Any]:
+        """Take the progress to write now: all of it once a second, and that of jobs whose outcome is written."""
+        if not self._progress:
+            return {}
+        now = time.monotonic()
+        if now >= self._progress_at + PROGRESS_INTERVAL:
+            self._progress_at = now
+            ids = list(self._progress)
+        else:
+            ids = [outcome.job.id for outcome in self._unwritten if outcome.job.id in self._progress]
+        return {job_id: self._progress.pop(job_id) for job_id in ids}
+
+    def _settle(self) -> None:
+        """Say whether this worker holds nothing; in a burst, end when nothing is left to claim."""
+        if self._held or self._unwritten:
+            self.idle.clear()
+            return
+        self.idle.set()
+        if self.on_nothing_left is not None and self.is_claiming:
+            self.on_nothing_left()

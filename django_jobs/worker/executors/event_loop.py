@@ -1,0 +1,119 @@
+"""``async def`` functions, on one event loop in a thread of its own.
+
+Synchronous code that such jobs call through ``sync_to_async``, the ORM for one, runs in asgiref's single thread, with one
+connection for each database. A running job is interrupted by cancelling its coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection
+from contextvars import copy_context
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from ...exceptions import Interrupt
+from ...outcomes import ClaimedJob, Outcome
+from ..execution import Runner, Window
+from ..sessions import Sessions
+
+
+class _TaskWindow(Window):
+    """Whether one coroutine has been asked to stop."""
+
+    def __init__(self) -> None:
+        self.request: type[Interrupt] | None = None
+        self.has_begun = False
+
+    def open(self, job: ClaimedJob) -> None:
+        if self.request is not None:
+            raise self.request()
+
+    def asked_to_stop(self) -> Interrupt | None:
+        return self.request() if self.request is not None else None
+
+
+class LoopExecutor:
+    """One event loop. The caller keeps to ``size`` jobs; ``done`` is called in the loop's thread."""
+
+    def __init__(
+        self, size: int, runner: Runner, done: Callable[[Outcome], None], on_death: Callable[[LoopExecutor], None]
+    ) -> None:
+        self.size = size
+        self._runner = runner
+        self._done = done
+        self._on_death = on_death
+        self._loop = asyncio.new_event_loop()
+        self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
+        self._sessions: Sessions | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="django_jobs event loop", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: ClaimedJob) -> None:
+        # Each job gets a copy of this moment's context, so that variables that one sets are its own.
+        self._loop.call_soon_threadsafe(self._begin, job, context=copy_context())
+
+    def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
+        """Ask these jobs to stop, those of them that are running here."""
+        self._loop.call_soon_threadsafe(self._cancel, set(ids), reason)
+
+    def stop(self) -> None:
+        """End the loop. Jobs that are still running on it are abandoned."""
+        if not self._stopping:
+            self._stopping = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._clean_up())
+            self._loop.close()
+        finally:
+            if not self._stopping:
+                self._on_death(self)
+
+    def _begin(self, job: ClaimedJob) -> None:
+        window = _TaskWindow()
+        self._running[job.id] = (self._loop.create_task(self._run(job, window)), window)
+
+    def _cancel(self, ids: set[int], reason: type[Interrupt]) -> None:
+        for job_id in ids & set(self._running):
+            task, window = self._running[job_id]
+            if window.request is None:
+                window.request = reason
+                # A coroutine that is cancelled before its first step would never tell its outcome.
+                if window.has_begun:
+                    task.cancel()
+
+    async def _run(self, job: ClaimedJob, window: _TaskWindow) -> None:
+        window.has_begun = True
+        try:
+            outcome = await self._runner.aexecute(job, window)
+            await sync_to_async(self._put_right)()
+        except asyncio.CancelledError:
+            # A request to stop that came after the job's end: its outcome stands.
+            pass
+        finally:
+            del self._running[job.id]
+        self._done(outcome)
+
+    def _put_right(self) -> None:
+        # In asgiref's thread, between whole pieces of synchronous code: what is open now was left open.
+        if self._sessions is None:
+            self._sessions = Sessions()
+        with self._sessions.clean():
+            pass
+
+    async def _clean_up(self) -> None:
+        for task, _ in list(self._running.values()):
+            task.cancel()
+        await sync_to_async(connections.close_all)()

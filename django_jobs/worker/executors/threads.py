@@ -1,0 +1,147 @@
+"""Plain functions, in a fixed number of threads fed by one queue.
+
+The exchange puts claimed jobs in; each thread takes the next when it is free. A running job is interrupted by raising an
+exception in its thread, which reaches Python code at its next step, and C code when it returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Collection
+from contextvars import Context, copy_context
+from queue import Empty, SimpleQueue
+
+from django.conf import settings
+from django.core.cache import caches
+from django.db import connections
+
+from ...compat import task_backends
+from ...exceptions import Interrupt
+from ...outcomes import ClaimedJob, Outcome
+from ..execution import Runner, Window
+from ..sessions import Sessions
+
+Done = Callable[[Outcome], None]
+
+
+class _ThreadWindow(Window):
+    """When the job of one thread may be interrupted, and by what."""
+
+    def __init__(self) -> None:
+        # Guards ``job`` and ``request`` between this thread and the exchange thread, so that an interrupt meant
+        # for one job never reaches the next one on the same thread.
+        self._lock = threading.Lock()
+        self._job: ClaimedJob | None = None
+        self._request: type[Interrupt] | None = None
+        self._thread_id = 0
+
+    def open(self, job: ClaimedJob) -> None:
+        with self._lock:
+            self._job, self._request = job, None
+            self._thread_id = threading.get_ident()
+
+    def close(self) -> None:
+        while True:
+            try:
+                with self._lock:
+                    self._job = None
+                    # An interrupt that has been set and not yet raised must not hit what comes after.
+                    _set_exception(self._thread_id, None)
+                return
+            except Interrupt:
+                continue
+
+    def asked_to_stop(self) -> Interrupt | None:
+        return self._request() if self._request is not None else None
+
+    def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
+        """Raise ``reason`` in the thread if it runs one of these jobs. Called by the exchange thread."""
+        with self._lock:
+            if self._job is not None and self._job.id in ids and self._request is None:
+                self._request = reason
+                _set_exception(self._thread_id, reason)
+
+
+class ThreadExecutor:
+    """``size`` threads. ``done`` is called in the job's thread with each outcome."""
+
+    def __init__(self, size: int, runner: Runner, done: Done, on_death: Callable[[ThreadExecutor], None]) -> None:
+        self.size = size
+        self._runner = runner
+        self._done = done
+        self._on_death = on_death
+        self._inbox: SimpleQueue[ClaimedJob | None] = SimpleQueue()
+        self._windows = [_ThreadWindow() for _ in range(size)]
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        for number, window in enumerate(self._windows, start=1):
+            name = f"django_jobs thread {number}"
+            thread = threading.Thread(target=self._work, args=(window,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def submit(self, job: ClaimedJob) -> None:
+        self._inbox.put(job)
+
+    def take_back(self) -> list[ClaimedJob]:
+        """Return the jobs that no thread has begun, in order; they are not run."""
+        jobs = []
+        while True:
+            try:
+                job = self._inbox.get_nowait()
+            except Empty:
+                return jobs
+            if job is not None:
+                jobs.append(job)
+
+    def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
+        """Ask these jobs to stop, those of them that are running here."""
+        for window in self._windows:
+            window.interrupt(ids, reason)
+
+    def stop(self) -> None:
+        """Let each thread end after its job. Does not wait: a job may never end."""
+        for _ in self._windows:
+            self._inbox.put(None)
+
+    @property
+    def is_alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
+    def _work(self, window: _ThreadWindow) -> None:
+        stopped = False
+        try:
+            sessions = Sessions()
+            surroundings = _warm_context()
+            while (job := self._inbox.get()) is not None:
+                # A copy for each job: context variables that one sets are not seen by the next.
+                self._done(surroundings.copy().run(self._run, job, window, sessions))
+            stopped = True
+            connections.close_all()
+        finally:
+            if not stopped:
+                self._on_death(self)
+
+    def _run(self, job: ClaimedJob, window: _ThreadWindow, sessions: Sessions) -> Outcome:
+        with sessions.clean():
+            return self._runner.execute(job, window)
+
+
+def _warm_context() -> Context:
+    """Return this thread's context with the caches and task backends made, so that all jobs share them."""
+    for alias in settings.CACHES:
+        caches[alias]
+    for alias in task_backends.settings:
+        task_backends[alias]
+    return copy_context()
+
+
+def _set_exception(thread_id: int, exception: type[Interrupt] | None) -> None:
+    """Raise ``exception`` in a thread at its next bytecode; None takes back one that is not raised yet.
+
+    CPython's ``PyThreadState_SetAsyncExc``; without effect on a thread that has ended.
+    """
+    value = ctypes.py_object(exception) if exception is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), value)

@@ -1,0 +1,151 @@
+"""The supervisor that holds the leader lease stages due jobs and does the duties.
+
+Every supervisor runs this loop: it takes the jobs of its own dead workers at once, and tries for the lease. The
+lease saves double work; nothing breaks if two lead for a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+
+from .. import signals
+from ..models import Job, Lease, Worker
+from ..models.lease import LEADER
+from ..models.rescue import rescue_lost
+from .duties import Duty
+from .service import Service
+
+logger = logging.getLogger("django_jobs")
+
+# How many due jobs one statement makes ready.
+STAGE_BATCH = 1000
+# After an error of our own nobody is rescued for this long (seconds): when a database comes back, every worker's lease
+# has ended, and each needs a moment to renew it.
+_GRACE = 3.0
+
+
+class DutyLoop(Service):
+    """One duty, done every so many seconds in the thread of whoever calls ``do_if_due``."""
+
+    def __init__(self, duty: Duty) -> None:
+        super().__init__()
+        self.name = f"duty {duty.name!r}"
+        self._duty = duty
+        self._due_at = 0.0
+
+    def run_once(self) -> float:
+        self._duty.do()
+        return self._duty.seconds
+
+    def do_if_due(self, now: float) -> float:
+        """Do the duty if its time has come; return the seconds until the next time."""
+        if now >= self._due_at:
+            self._due_at = now + self.attempt()
+        return self._due_at - now
+
+
+class Leader(Service):
+    name = "leader"
+
+    def __init__(
+        self,
+        holder: str,
+        duties: Sequence[Duty],
+        *,
+        lease: float,
+        poll_interval: float,
+        on_death: Callable[[Service], None] | None = None,
+    ) -> None:
+        super().__init__(on_death)
+        self.is_leading = False
+        self._holder = holder
+        self._lease = timedelta(seconds=lease)
+        self._elect_every = min(2.0, lease / 5)
+        self._elect_at = 0.0
+        self._poll_interval = poll_interval
+        self._duties = [DutyLoop(duty) for duty in duties]
+        self._dead: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self._grace_until = 0.0
+
+    def rescue(self, worker_id: str, reason: str) -> None:
+        """Have the jobs of a dead worker of ours taken at once. Any thread may call this."""
+        self._dead.put((worker_id, reason))
+        self.wake()
+
+    def run_once(self) -> float:
+        self._rescue_own()
+        self._elect()
+        if not self.is_leading:
+            return self._elect_every
+        pause = min(self._stage(), self._elect_every)
+        if time.monotonic() >= self._grace_until:
+            pause = min(pause, *(duty.do_if_due(time.monotonic()) for duty in self._duties), self._poll_interval)
+        return max(pause, 0.0)
+
+    def recover(self) -> None:
+        super().recover()
+        self._grace_until = time.monotonic() + min(_GRACE, self._lease.total_seconds())
+
+    def close(self) -> None:
+        self._rescue_own()
+        if self.is_leading:
+            Lease.objects.resign(LEADER, self._holder)
+            self._set_leading(False)
+        super().close()
+
+    def _rescue_own(self) -> None:
+        while True:
+            try:
+                worker_id, reason = self._dead.get_nowait()
+            except Empty:
+                return
+            try:
+                count = rescue_lost([worker_id], reason)
+            except Exception:
+                self._dead.put((worker_id, reason))
+                raise
+            logger.warning("Worker %s is dead; %d of its jobs were rescued. %s", worker_id, count, reason)
+
+    def _elect(self) -> None:
+        now = time.monotonic()
+        if now < self._elect_at:
+            return
+        self._elect_at = now + self._elect_every
+        self._set_leading(Lease.objects.hold(LEADER, self._holder, self._lease))
+
+    def _set_leading(self, leads: bool) -> None:
+        if leads == self.is_leading:
+            return
+        self.is_leading = leads
+        Worker.objects.report(self._holder, is_leader=leads)
+        logger.info("%s %s", self._holder, "leads now." if leads else "does not lead any more.")
+        signals.send(signals.leader_gained if leads else signals.leader_lost, Lease, worker_id=self._holder)
+
+    def _stage(self) -> float:
+        """Make due jobs ready; return the seconds until the next one is due, at most the poll interval."""
+        while Job.objects.stage_due(STAGE_BATCH) == STAGE_BATCH:
+            pass
+        wait = Job.objects.next_due_in()
+        return self._poll_interval if wait is None else min(max(wait.total_seconds(), 0.0), self._poll_interval)
+
+
+class PluginDuties(Service):
+    """The duties of plugins, done while ``leads`` says that this process is the leader."""
+
+    name = "plugin duties"
+
+    def __init__(
+        self, duties: Sequence[Duty], leads: Callable[[], bool], on_death: Callable[[Service], None] | None = None
+    ) -> None:
+        super().__init__(on_death)
+        self._duties = [DutyLoop(duty) for duty in duties]
+        self._leads = leads
+
+    def run_once(self) -> float:
+        if not self._leads():
+            return 1.0
+        return min(duty.do_if_due(time.monotonic()) for duty in self._duties)

@@ -1,0 +1,51 @@
+"""What must hold before a worker starts: a database that answers, with our tables as this code knows them."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Any
+
+from django.conf import settings
+from django.db import Error
+from django.db.migrations.recorder import MigrationRecorder
+
+from .. import migrations
+from ..exceptions import JobsError
+from ..models import Job
+from ..models.database import jobs_connection
+
+
+class NotReady(JobsError):
+    """The database is not ready for workers. The message says what to do."""
+
+
+def check_database(uses_processes: bool) -> None:
+    """Raise NotReady if workers cannot start on the jobs database."""
+    connection = jobs_connection()
+    try:
+        connection.ensure_connection()
+        missing = unapplied_migrations()
+    except Error as error:
+        raise NotReady(f"The database {connection.alias!r} cannot be used: {str(error).strip()}") from error
+    if missing:
+        raise NotReady(
+            f"The database {connection.alias!r} lacks migrations of django_jobs: {', '.join(missing)}. "
+            f"Run: manage.py migrate --database {connection.alias}"
+        )
+    is_in_memory: Any = getattr(connection, "is_in_memory_db", None)
+    if uses_processes and is_in_memory is not None and is_in_memory():
+        raise NotReady(
+            "The jobs are in a SQLite database in memory, which worker processes cannot share. "
+            "Give it a file, or run one worker in this process with --processes 0."
+        )
+
+
+def unapplied_migrations() -> list[str]:
+    """Return the names of our migrations that the database lacks."""
+    connection = jobs_connection()
+    if settings.MIGRATION_MODULES.get("django_jobs", "") != "":
+        # The project has migrations of its own for us, or none at all: the table must do as a sign.
+        return [] if Job._meta.db_table in connection.introspection.table_names() else ["all"]
+    ours = {name for _, name, is_package in pkgutil.iter_modules(migrations.__path__) if not is_package}
+    applied = {name for app, name in MigrationRecorder(connection).applied_migrations() if app == "django_jobs"}
+    return sorted(ours - applied)

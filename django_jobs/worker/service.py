@@ -1,0 +1,111 @@
+"""The one contract of every loop: ``run_once()``, then wait until woken or until its time has come.
+
+A pass that raises is logged, and the loop lives: it tries again after a growing pause. A thread that ends all the same
+is reported to ``on_death``: a process that is alive but does not work is worse than one that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections
+
+logger = logging.getLogger("django_jobs")
+
+# The pause after the first failed pass, and the longest: short enough that leases are renewed at once when a
+# database comes back.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+class Service:
+    """A loop. Subclasses write ``run_once``; tests call it; ``start`` runs it in a thread of its own."""
+
+    name = "service"
+
+    def __init__(self, on_death: Callable[[Service], None] | None = None) -> None:
+        self._on_death = on_death
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failures = 0
+        self._last_pass = time.monotonic()
+        self._last_error = ""
+
+    def run_once(self) -> float:
+        """Do one pass; return after how many seconds, at the latest, the next should begin."""
+        raise NotImplementedError  # pragma: no cover
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"django_jobs {self.name}", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Begin the next pass at once. Any thread may call this."""
+        self._woken.set()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """End the loop after its current pass. False: it has not ended within ``timeout`` seconds."""
+        self._stopping.set()
+        self.wake()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        return not self.is_alive
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def has_failed(self) -> bool:
+        """Say whether the last pass raised."""
+        return self._failures > 0
+
+    def health(self) -> dict[str, Any]:
+        """Return whether the loop lives, the seconds since its last pass, and its last error ('' for none)."""
+        age = round(time.monotonic() - self._last_pass, 3)
+        return {"alive": self.is_alive, "seconds_since_pass": age, "last_error": self._last_error}
+
+    def attempt(self) -> float:
+        """Do one pass; never raise for an error: log it and return how long to pause."""
+        try:
+            pause = self.run_once()
+            self._failures = 0
+            self._last_error = ""
+        except Exception as error:
+            self._failures += 1
+            self._last_error = f"{type(error).__name__}: {error}"
+            logger.error("The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1)
+            self.recover()
+            longest = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
+            pause = longest * random.uniform(0.5, 1)
+        self._last_pass = time.monotonic()
+        return pause
+
+    def recover(self) -> None:
+        """Bring the loop into a state to go on from after an error."""
+        connections.close_all()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until woken or until so many seconds have passed."""
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def close(self) -> None:
+        """Give back what the loop's thread held."""
+        connections.close_all()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                pause = self.attempt()
+                if not self._stopping.is_set():
+                    self.wait(pause)
+            self.close()
+        finally:
+            if not self._stopping.is_set() and self._on_death is not None:
+                self._on_death(self)

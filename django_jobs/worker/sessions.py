@@ -1,0 +1,125 @@
+"""Clean Django state around every job of a thread: connections, translation, time zone.
+
+Threads keep their connections between jobs, also where ``CONN_MAX_AGE`` is 0, which is meant for requests; a
+connection that has been idle is checked before it is used again. One that a job left broken, inside a transaction or with
+a changed session is closed, so that the next job gets a fresh one. With Django's own pool it goes back to the pool
+after each job.
+
+A change of the session is noticed when it is made through Django's cursors; one made past them on the driver's own
+connection is noticed only while a transaction is open.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone, translation
+
+# A connection that was idle this long (seconds) may have been cut by a firewall or a restart of the server.
+CHECK_AFTER_IDLE = 5.0
+
+# Statements whose effect outlives their transaction.
+_CHANGES_SESSION = re.compile(
+    r"\s*(SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b|PRAGMA\b|ATTACH\b"
+    r"|CREATE\s+(LOCAL\s+|GLOBAL\s+)?TEMP)|.*\b(set_config|pg_advisory_lock\w*|pg_try_advisory_lock\w*)\s*\(",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Sessions:
+    """The connections of one thread. Made and used in that thread only."""
+
+    def __init__(self) -> None:
+        self._idle_since = time.monotonic()
+        self._changed: set[str] = set()
+
+    @contextmanager
+    def clean(self) -> Iterator[None]:
+        """Run one job inside: clean state before it, and what it left behind put right after it."""
+        self._check_idle()
+        translation.deactivate()
+        timezone.deactivate()
+        try:
+            with ExitStack() as watches:
+                for connection in connections.all():
+                    watches.enter_context(connection.execute_wrapper(self._watch))
+                yield
+        finally:
+            self._put_right()
+            translation.deactivate()
+            timezone.deactivate()
+            self._idle_since = time.monotonic()
+
+    def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if _CHANGES_SESSION.match(sql if isinstance(sql, str) else str(sql)):
+            self._changed.add(context["connection"].alias)
+        return execute(sql, params, many, context)
+
+    def _check_idle(self) -> None:
+        if time.monotonic() - self._idle_since < CHECK_AFTER_IDLE:
+            return
+        for connection in connections.all(initialized_only=True):
+            if connection.connection is not None and not connection.is_usable():
+                discard(connection)
+
+    def _put_right(self) -> None:
+        for connection in connections.all(initialized_only=True):
+            if connection.alias in self._changed or is_spoiled(connection):
+                discard(connection)
+            elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
+                connection.close()
+        self._changed.clear()
+
+
+def is_spoiled(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a job has left the connection in a transaction, without autocommit, or broken."""
+    if connection.in_atomic_block or connection.needs_rollback:
+        return True
+    if connection.connection is None:
+        return False
+    if connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"] or is_in_transaction(connection):
+        return True
+    return connection.errors_occurred and not connection.is_usable()
+
+
+def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the driver's connection is inside a transaction, also one begun past Django."""
+    raw: Any = connection.connection
+    if hasattr(raw, "in_transaction"):
+        return bool(raw.in_transaction)
+    info = getattr(raw, "info", None)
+    # 0 is IDLE in libpq's PGTransactionStatusType.
+    return info is not None and getattr(info, "transaction_status", 0) != 0
+
+
+def is_pooled(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the connection comes from Django's own pool, to which it goes back after each job."""
+    return bool(connection.settings_dict.get("OPTIONS", {}).get("pool"))
+
+
+def is_too_old(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the connection has passed a CONN_MAX_AGE that the project has set (0 does not count)."""
+    return bool(connection.settings_dict["CONN_MAX_AGE"]) and time.monotonic() >= (connection.close_at or float("inf"))
+
+
+def discard(connection: BaseDatabaseWrapper) -> None:
+    """Close the connection whatever its state; this thread gets a fresh one when it next asks."""
+    # Django refuses to forget a connection that is closed inside a transaction.
+    connection.in_atomic_block = False
+    try:
+        connection.close()
+    finally:
+        if not _must_be_kept(connection):
+            del connections[connection.alias]
+
+
+def _must_be_kept(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether closing loses the data: a SQLite database in memory lives as long as its connection."""
+    is_in_memory = getattr(connection, "is_in_memory_db", None)
+    return bool(is_in_memory and is_in_memory())

@@ -1,0 +1,97 @@
+"""What the exchange thread waits on: a pipe of its own and the listener's socket, in one ``select``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from contextlib import suppress
+
+from django.db import Error
+
+from ..models.database import jobs_connection
+from ..notifications import Listener, can_notify
+
+logger = logging.getLogger("django_jobs")
+
+# A listener that cannot be had is asked for again after this long; polling finds the jobs meanwhile.
+_RELISTEN_AFTER = 5.0
+
+
+class Wakeup:
+    """Waits for a wake-up from another thread, a hint from the database, or the clock."""
+
+    def __init__(self, listens: bool) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._listens = listens
+        self._listener: Listener | None = None
+        self._relisten_at = 0.0
+        self._is_waiting = False
+        self._is_woken = False
+
+    def wake(self) -> None:
+        """End the wait, or the next one. Any thread may call this; cheap while nobody waits."""
+        self._is_woken = True
+        if self._is_waiting:
+            with suppress(BlockingIOError, OSError):
+                os.write(self._write, b"!")
+
+    def wait(self, seconds: float) -> set[str]:
+        """Wait for any of the three; return the hints that have been heard."""
+        self._listen()
+        self._is_waiting = True
+        try:
+            # Looked at after the flag is up: a wake-up in between writes to the pipe.
+            seconds = 0 if self._is_woken else max(seconds, 0)
+            sources = [self._read] + ([self._listener.fileno()] if self._listener is not None else [])
+            readable, _, _ = select.select(sources, [], [], seconds)
+            if self._read in readable:
+                with suppress(BlockingIOError):
+                    os.read(self._read, 4096)
+            return self._heard(readable)
+        except _listener_errors() as error:
+            self._drop(error)
+            return set()
+        finally:
+            self._is_waiting = self._is_woken = False
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        os.close(self._read)
+        os.close(self._write)
+
+    def _heard(self, readable: list[int]) -> set[str]:
+        if self._listener is None or self._listener.fileno() not in readable:
+            return set()
+        return self._listener.heard()
+
+    def _listen(self) -> None:
+        if not self._listens or self._listener is not None or time.monotonic() < self._relisten_at:
+            return
+        if not can_notify(jobs_connection()):
+            self._listens = False
+            return
+        try:
+            self._listener = Listener()
+            # What was announced before we listened is found by polling once more.
+            self._is_woken = True
+        except _listener_errors() as error:
+            self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        logger.warning("No notifications for now, polling goes on: %s", error)
+        if self._listener is not None:
+            with suppress(*_listener_errors()):
+                self._listener.close()
+        self._listener = None
+        self._relisten_at = time.monotonic() + _RELISTEN_AFTER
+
+
+def _listener_errors() -> tuple[type[Exception], ...]:
+    """Return what a broken listener raises: the driver's errors, which Django does not wrap here."""
+    driver = jobs_connection().Database  # type: ignore[attr-defined]
+    return (Error, driver.Error, OSError)

@@ -1,0 +1,337 @@
+"""A worker process: its parts and how they are joined, its start and its end.
+
+``Worker`` is also the programmatic way to run jobs in a process of one's own::
+
+    with Worker(queues=["mail"], concurrency=4):
+        ...
+
+Alone it renews its own lease and does the leader's duties, in threads; under a supervisor those are the
+supervisor's, and ``Link`` is the line to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from django.db import connections
+
+from .. import signals
+from ..models import Job, Queue
+from ..models import Worker as WorkerRow
+from ..notifications import DUE
+from ..states import WorkerState
+from . import identity
+from .announcer import Announcer
+from .capacity import Capacity
+from .duties import declare_queues, own_duties, plugin_duties
+from .exchange import Exchange
+from .execution import make_runner
+from .executors.event_loop import LoopExecutor
+from .executors.threads import ThreadExecutor
+from .heartbeat import Heartbeat
+from .leader import Leader, PluginDuties
+from .middleware import load_factories
+from .options import WorkerOptions, check_queues, known_queues, resolve_options
+from .preflight import check_database
+from .service import Service
+
+logger = logging.getLogger("django_jobs")
+
+# Exit codes of a worker process, and of runworker.
+EXIT_OK, EXIT_UNFINISHED, EXIT_DIED, EXIT_LEASE_LOST = 0, 1, 3, 4
+
+# How long jobs that were asked to stop get for it, and the last writes for theirs (seconds).
+_INTERRUPT_GRACE = 1.0
+_LAST_WRITES = 5.0
+
+
+class Link:
+    """The line to a supervisor. This one leads nowhere: the worker is alone."""
+
+    def pulse(self) -> None:
+        """Say that the worker's loops advance."""
+
+    def hint_due(self) -> None:
+        """Pass on that a scheduled job may be due."""
+
+    def say_drained(self) -> None:
+        """Say that a burst has ended: there is nothing left to do."""
+
+
+class Worker:
+    """Claims jobs and runs them in this process, until it is stopped."""
+
+    def __init__(self, queues: Iterable[str] = (), *, burst: bool = False, once: bool = False, **options: Any) -> None:
+        """Take the worker options by their lower-case names; see ``conf.SETTINGS`` and ``WorkerOptions``."""
+        flags = {name.upper(): value for name, value in options.items()}
+        self._set_up(resolve_options(flags, queues, burst, once), link=None)
+
+    @classmethod
+    def supervised(cls, options: WorkerOptions, worker_id: str, supervisor: str, link: Link) -> Worker:
+        """Return the worker of a child process, whose lease and duties are its supervisor's."""
+        worker = cls.__new__(cls)
+        worker._set_up(options, link, worker_id, supervisor)
+        return worker
+
+    @classmethod
+    def alone(cls, options: WorkerOptions) -> Worker:
+        """Return a worker with resolved options, for the process that runs it."""
+        worker = cls.__new__(cls)
+        worker._set_up(options, link=None)
+        return worker
+
+    def _set_up(
+        self, options: WorkerOptions, link: Link | None, worker_id: str | None = None, supervisor: str = ""
+    ) -> None:
+        self.options = options
+        self.worker_id = worker_id or options.worker_id or identity.make_worker_id()
+        self.exit_code = EXIT_OK
+        self._supervisor = supervisor
+        self._link = link or Link()
+        self._state = WorkerState.STARTING
+        self._stop_requested = threading.Event()
+        self._hurry = threading.Event()
+        self._is_started = False
+        self._lease_lost = False
+        factories = load_factories()
+        self._announcer = Announcer(self._died)
+        runner = make_runner(factories, lambda job_id, progress: self._exchange.show_progress(job_id, progress))
+        self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died)
+        self._loop = LoopExecutor(options.async_concurrency, runner, self._done, self._died)
+        self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
+        self._exchange = self._make_exchange()
+        self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
+
+    def _make_exchange(self) -> Exchange:
+        options = self.options
+        exchange = Exchange(
+            self.worker_id,
+            options.queues,
+            self._capacity,
+            self._announcer,
+            poll_interval=options.poll_interval,
+            notify=options.notify,
+            report=self._report,
+            report_interval=options.heartbeat_interval,
+            on_lease_lost=self._on_lease_lost,
+            on_due=self._on_due,
+            pulse=self._link.pulse,
+            on_death=self._died,
+        )
+        exchange.claims_left = 1 if options.once else None
+        exchange.on_nothing_left = self._on_nothing_left if options.once or options.burst else None
+        return exchange
+
+    def _make_services_of_one_alone(self) -> list[Service]:
+        options = self.options
+        heartbeat = Heartbeat(
+            lambda: [self.worker_id],
+            options.heartbeat_interval,
+            options.heartbeat_timeout,
+            lambda gone: self._on_lease_lost(),
+            self._died,
+        )
+        duties = own_duties(options.heartbeat_timeout)
+        leader = Leader(
+            self.worker_id,
+            duties,
+            lease=options.heartbeat_timeout,
+            poll_interval=options.poll_interval,
+            on_death=self._died,
+        )
+        plugins = plugin_duties()
+        more = [PluginDuties(plugins, lambda: leader.is_leading, self._died)] if plugins else []
+        return [heartbeat, leader, *more]
+
+    # Life
+
+    def start(self) -> None:
+        """Register the worker and begin to claim. Raise JobsError if it cannot start."""
+        check_database(uses_processes=False)
+        check_queues(self.options.queues)
+        self._register()
+        Queue.objects.declare_all(known_queues())
+        self._state = WorkerState.RUNNING
+        self._is_started = True
+        for part in (self._threads, self._loop, self._announcer, self._exchange, *self._alone):
+            part.start()
+        signals.send(signals.worker_started, WorkerRow, worker_id=self.worker_id)
+        logger.info("Worker %s started: %s", self.worker_id, ", ".join(self.options.queues))
+        connections.close_all()
+
+    def run(self) -> int:
+        """Work until somebody asks to stop, then shut down; return the exit code."""
+        self.start()
+        self.wait()
+        return self.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until somebody asks the worker to stop. False: ``timeout`` seconds have passed."""
+        return self._stop_requested.wait(timeout)
+
+    def request_stop(self) -> None:
+        """Ask the worker to stop. Safe in any thread and in signal handlers."""
+        self._stop_requested.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Say whether somebody has asked the worker to stop."""
+        return self._stop_requested.is_set()
+
+    def hurry(self) -> None:
+        """Ask the worker to stop without waiting for its jobs."""
+        self._hurry.set()
+        self._stop_requested.set()
+
+    def stop(self, timeout: float | None = None) -> int:
+        """Shut down: let running jobs finish for ``timeout`` seconds (default ``SHUTDOWN_TIMEOUT``), give the rest back.
+
+        Return 0 if every job that had begun was finished, else a code that says what was not.
+        """
+        self._stop_requested.set()
+        if not self._is_started:
+            return self.exit_code
+        self._is_started = False
+        self._state = WorkerState.STOPPING
+        signals.send(signals.worker_stopping, WorkerRow, worker_id=self.worker_id)
+        if self._exchange.is_alive and not self._lease_lost:
+            self._drain(self.options.shutdown_timeout if timeout is None else timeout)
+        self._end()
+        return self.exit_code
+
+    def pause(self) -> None:
+        """Claim nothing more until ``resume()``; running jobs go on, those that have not begun are given back."""
+        self._state = WorkerState.PAUSED
+        self._exchange.stop_claiming()
+
+    def resume(self) -> None:
+        """Claim again after ``pause()``."""
+        self._state = WorkerState.RUNNING
+        self._exchange.resume_claiming()
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the worker has done: attempts processed and failed, and jobs active now."""
+        return {
+            "worker_id": self.worker_id,
+            "state": self._state.value,
+            "processed": self._exchange.processed,
+            "failed": self._exchange.failed,
+            "active": len(self._exchange.held),
+            "concurrency": self.options.concurrency,
+        }
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """Return for each loop whether it lives, the seconds since its last pass and its last error."""
+        loops = {service.name: service.health() for service in (self._exchange, self._announcer, *self._alone)}
+        loops["threads"] = {"alive": self._threads.is_alive}
+        loops["event loop"] = {"alive": self._loop.is_alive}
+        return loops
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Steps of the end
+
+    def _drain(self, timeout: float) -> None:
+        self._exchange.stop_claiming()
+        if self._is_idle_within(timeout, self._hurry):
+            return
+        self.exit_code = self.exit_code or EXIT_UNFINISHED
+        logger.warning("Worker %s gives back what is still running.", self.worker_id)
+        self._exchange.interrupt_all()
+        if self._is_idle_within(_INTERRUPT_GRACE):
+            return
+        self._exchange.abandon()
+        self._is_idle_within(_LAST_WRITES)
+
+    def _is_idle_within(self, seconds: float, unless: threading.Event | None = None) -> bool:
+        until = time.monotonic() + seconds
+        while not self._exchange.idle.wait(0.05):
+            is_cut_off = self._exchange.has_failed and not self._exchange.held
+            if is_cut_off or not self._exchange.is_alive:
+                return is_cut_off
+            if time.monotonic() >= until or (unless is not None and unless.is_set()):
+                return False
+        return True
+
+    def _end(self) -> None:
+        self._threads.stop()
+        self._loop.stop()
+        self._exchange.stop(_LAST_WRITES)
+        self._announcer.stop(_LAST_WRITES)
+        for service in self._alone:
+            service.stop(_LAST_WRITES)
+        if not self._lease_lost:
+            self._report()
+            WorkerRow.objects.mark_stopped(self.worker_id)
+        signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
+        logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
+        connections.close_all()
+
+    # What the parts tell
+
+    def _done(self, outcome: Any) -> None:
+        self._exchange.done(outcome)
+
+    def _register(self) -> None:
+        options = self.options
+        WorkerRow.objects.register(
+            self.worker_id,
+            timedelta(seconds=options.heartbeat_timeout),
+            hostname=identity.hostname(),
+            pid=os.getpid(),
+            supervisor=self._supervisor,
+            versions=identity.versions(),
+            tags=identity.tags_of(self.worker_id, list(options.tags)),
+            queues=list(options.queues),
+            concurrency=options.concurrency,
+        )
+
+    def _report(self) -> bool:
+        return WorkerRow.objects.report(
+            self.worker_id,
+            state=self._state,
+            processed=self._exchange.processed,
+            failed=self._exchange.failed,
+            active=len(self._exchange.held),
+            rss=identity.memory(),
+            loops=self.health(),
+        )
+
+    def _on_due(self) -> None:
+        self._link.hint_due()
+        for service in self._alone:
+            if isinstance(service, Leader):
+                service.wake()
+
+    def _on_nothing_left(self) -> None:
+        if self._exchange.claims_left == 0 or not (declare_queues() or Job.objects.stage_due()):
+            self._link.say_drained()
+            self.request_stop()
+            return
+        self._exchange.look_soon()
+
+    def _on_lease_lost(self) -> None:
+        logger.error("Worker %s has lost its lease: its jobs are others' now. It ends.", self.worker_id)
+        self._lease_lost = True
+        self.exit_code = EXIT_LEASE_LOST
+        self._exchange.is_claiming = False
+        self.hurry()
+
+    def _died(self, part: Callable[..., Any] | Any) -> None:
+        logger.critical("A loop of worker %s has died: %r. The worker ends.", self.worker_id, part)
+        self.exit_code = EXIT_DIED
+        self.hurry()
