@@ -51,7 +51,7 @@ _FIRST_LOOK, _LONGEST_PAUSE = 0.01, 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult(TaskResult):
+class JobResult(TaskResult):  # type: ignore[misc]
     """Django's TaskResult of a job; its id is ``str(job.pk)``."""
 
     def wait(self, timeout: float | None = None) -> JobResult:
@@ -96,7 +96,7 @@ class JobsBackend(BaseTaskBackend):
                 f"The name of a queue is a text of 1 to {LONGEST_QUEUE_NAME} characters, not {task.queue_name!r}."
             )
 
-    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:  # type: ignore[override]
+    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:
         """Write the job in the caller's transaction, with one INSERT, and return its result."""
         from .enqueue import insert
 
@@ -113,7 +113,7 @@ class JobsBackend(BaseTaskBackend):
         jobs = insert_many(entries, self.alias)
         return [self._announce(inserted, task) for inserted, (task, _, _) in zip(jobs, entries, strict=True)]
 
-    def get_result(self, result_id: str) -> JobResult:  # type: ignore[override]
+    def get_result(self, result_id: str) -> JobResult:
         """Return the result of a job. Raise TaskResultDoesNotExist, also when its task is no longer declared."""
         from .models import Job
 
@@ -123,7 +123,7 @@ class JobsBackend(BaseTaskBackend):
         except (Job.DoesNotExist, ValueError, OverflowError, UnknownTask) as error:
             raise TaskResultDoesNotExist(result_id) from error
 
-    async def aget_result(self, result_id: str) -> JobResult:  # type: ignore[override]
+    async def aget_result(self, result_id: str) -> JobResult:
         """See get_result()."""
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
 

@@ -55,9 +55,13 @@ SETTINGS: dict[str, Setting] = {
         _option("TAGS", [], list, "tags", "Tags stored with the worker, besides the automatic ones."),
         _option("CONCURRENCY", 10, int, "jobs", "How many jobs of plain functions run at once in a worker.", 1),
         _option("ASYNC_CONCURRENCY", 100, int, "jobs", "How many async def jobs run at once in a worker.", 1),
-        _option("PROCESSES", 1, int, "processes", "How many workers a supervisor starts; 0 runs in its own process.", 0),
+        _option(
+            "PROCESSES", 1, int, "processes", "How many workers a supervisor starts; 0 runs in its own process.", 0
+        ),
         _option("HEARTBEAT_INTERVAL", 10.0, float, "s", "How often a worker's lease is renewed.", 0.01),
-        _option("HEARTBEAT_TIMEOUT", 30.0, float, "s", "How long a lease lasts; then the worker's jobs are rescued.", 0.05),
+        _option(
+            "HEARTBEAT_TIMEOUT", 30.0, float, "s", "How long a lease lasts; then the worker's jobs are rescued.", 0.05
+        ),
         _option("HANG_TIMEOUT", 300.0, float, "s", "A worker whose loops stand still this long is killed.", 1),
         _option("POLL_INTERVAL", 1.0, float, "s", "How often to look for jobs when no notification came.", 0.01),
         _option("SHUTDOWN_TIMEOUT", 25.0, float, "s", "How long running jobs may go on after the first signal.", 0),
@@ -113,7 +117,9 @@ def worker_options(flags: Mapping[str, Any]) -> dict[str, Option]:
             flag = "--" + name.lower().replace("_", "-")
             options[name] = Option(_checked(setting, flags[name], flag), "flag")
         elif variable in env.ENVIRON:
-            options[name] = Option(_checked(setting, _from_environment(env, setting, variable), variable), "environment")
+            options[name] = Option(
+                _checked(setting, _from_environment(env, setting, variable), variable), "environment"
+            )
         else:
             options[name] = Option(read(name), "setting" if name in _dict() else "default")
     check_options({name: option.value for name, option in options.items()})
@@ -163,7 +169,7 @@ _KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "t
 
 
 def _checked(setting: Setting, value: Any, place: str) -> Any:
-    accepted: tuple[type, ...] = {float: (int, float), list: (list, tuple)}.get(setting.kind, (setting.kind,))
+    accepted: Any = {float: (int, float), list: (list, tuple)}.get(setting.kind, (setting.kind,))
     is_number = setting.kind in (int, float)
     if not isinstance(value, accepted) or (is_number and isinstance(value, bool)):
         raise InvalidOption(f"{place} must be {_KIND_NAMES[setting.kind]}, not {value!r}.")
@@ -174,5 +180,7 @@ def _checked(setting: Setting, value: Any, place: str) -> Any:
     if is_number and not math.isfinite(value):
         raise InvalidOption(f"{place} must be a finite number, not {value!r}.")
     if setting.least is not None and value < setting.least:
-        raise InvalidOption(f"{place} must be at least {setting.least:g}{setting.unit and ' '}{setting.unit}, not {value!r}.")
+        raise InvalidOption(
+            f"{place} must be at least {setting.least:g}{setting.unit and ' '}{setting.unit}, not {value!r}."
+        )
     return list(value) if setting.kind is list else value

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compat import TaskContext
-from .exceptions import InvalidArgument, Interrupt
+from .exceptions import Interrupt, InvalidArgument
 
 Progress = dict[str, Any]
 
@@ -28,7 +28,7 @@ def never_interrupted() -> Interrupt | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobContext(TaskContext):
+class JobContext(TaskContext):  # type: ignore[misc]
     """The job that is running, for the task's function.
 
     ``meta`` is a dict of the job's own, saved with the outcome of the attempt; keep it small and

@@ -58,6 +58,12 @@ def send(signal: Signal, sender: type, **arguments: Any) -> None:
     """Send ``signal`` to its receivers, if any; log each receiver that raised."""
     if not signal.receivers:
         return
-    for receiver, response in signal.send_robust(sender, **arguments):
+    try:
+        responses = signal.send_robust(sender, **arguments)
+    except AttributeError as error:
+        # Django's own report of a receiver that raised fails for one without __qualname__, such as a partial.
+        logger.error("A signal receiver raised %r.", error.__context__, exc_info=error)
+        return
+    for receiver, response in responses:
         if isinstance(response, Exception):
             logger.error("The signal receiver %r raised %r.", receiver, response, exc_info=response)

@@ -71,7 +71,7 @@ class Task(DjangoTask):
         """The name by which job rows know this task."""
         return self.registered_name or self.module_path
 
-    def using(  # type: ignore[override]
+    def using(
         self,
         *,
         priority: int | None = None,
@@ -262,7 +262,8 @@ def _check_options(task: Task) -> None:
         raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
     for option in ("retry_on", "ignore_on"):
         object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
-    aliases = (task.aliases,) if isinstance(task.aliases, str) else _as_tuple(task.aliases)
+    given: Any = task.aliases
+    aliases = (given,) if isinstance(given, str) else _as_tuple(task.aliases)
     object.__setattr__(task, "aliases", aliases)
     for name in (task.path, *aliases):
         if not is_name(name, LONGEST_PATH):

@@ -32,7 +32,7 @@ class ImmediateBackend(BaseImmediateBackend):
     supports_defer = True
 
     def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
-        return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
+        return [self.enqueue(task, list(args), dict(kwargs)) for task, args, kwargs in entries]
 
 
 class DummyBackend(BaseDummyBackend):
@@ -41,7 +41,7 @@ class DummyBackend(BaseDummyBackend):
     task_class = Task
 
     def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
-        return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
+        return [self.enqueue(task, list(args), dict(kwargs)) for task, args, kwargs in entries]
 
 
 def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, include_scheduled: bool = False) -> int:
@@ -121,7 +121,9 @@ def assert_enqueued(
     found = list(_enqueued(task, args, kwargs, fields))
     if (times is None and not found) or (times is not None and len(found) != times):
         wanted = "at least one job" if times is None else f"{times} jobs"
-        raise AssertionError(f"Expected {wanted} of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}")
+        raise AssertionError(
+            f"Expected {wanted} of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}"
+        )
     return found[-1] if found else None
 
 
@@ -134,7 +136,9 @@ def assert_not_enqueued(
     """Assert that no unfinished job of ``task`` waits, with these arguments and fields if given."""
     found = list(_enqueued(task, args, kwargs, fields))
     if found:
-        raise AssertionError(f"Expected no job of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}")
+        raise AssertionError(
+            f"Expected no job of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}"
+        )
 
 
 def _enqueued(

@@ -20,7 +20,7 @@ from .worker import Worker, WorkerKind
 
 MOST_COUNTED = 10_000
 
-_TAKES_JOBS = (WorkerState.STARTING, WorkerState.RUNNING)
+TAKES_JOBS = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Backlog:
     @property
     def is_stuck(self) -> bool:
         """Say whether jobs are ready and no live worker would take them."""
-        return self.ready > 0 and not any(worker.state in _TAKES_JOBS for worker in self.workers)
+        return self.ready > 0 and not any(worker.state in TAKES_JOBS for worker in self.workers)
 
 
 def backlogs(queues: Collection[Queue]) -> dict[str, Backlog]:
@@ -85,8 +85,8 @@ def _counted(queues: Collection[Queue]) -> QuerySet:
 
 def _of_first(aggregate: str, rows: QuerySet, output_field: Field) -> Subquery:
     """Return an aggregate over the first rows of a queryset, which the ORM cannot write inside a query."""
-    template = f"(SELECT {aggregate} FROM (%(subquery)s) counted)"
-    return Subquery(rows[: MOST_COUNTED + 1], output_field=output_field, template=template)
+    template = "(SELECT %(aggregate)s FROM (%(subquery)s) counted)"
+    return Subquery(rows[: MOST_COUNTED + 1], output_field, template=template, aggregate=aggregate)
 
 
 def _patterns(worker: Worker) -> list[str]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Exists
 from django.db.models.functions import Now
 
 from ..outcomes import ClaimedJob, PastAttempt
 from ..states import ERROR_OUTCOMES
 from .attempt import Attempt
 from .database import lock_free_rows
+from .queue import Queue
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
@@ -44,7 +46,9 @@ def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) 
     """Lock up to ``limit`` jobs of each queue and return the ``limit`` that come first, as dicts of columns."""
     found: list[dict[str, Any]] = []
     for name in queue_names:
-        in_order = lock_free_rows(ready.filter(queue_name=name).order_by("-priority", "id"))
+        # In the claim itself: once a pause has committed, no job of the queue begins.
+        is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=name))
+        in_order = lock_free_rows(ready.filter(~is_paused, queue_name=name).order_by("-priority", "id"))
         found += in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:limit]
     if len(queue_names) > 1:
         found.sort(key=lambda row: (-row["priority"], row["id"]))

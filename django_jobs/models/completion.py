@@ -93,12 +93,12 @@ def _write_successes(worker_id: str, outcomes: Sequence[Outcome], written: Writt
             refused += [outcome for outcome in group if outcome.job.id not in succeeded]
             group = [outcome for outcome in group if outcome.job.id in succeeded]
         written.done += group
-        results = [Result(job_id=outcome.job.id, value=outcome.result) for outcome in group if outcome.result is not None]
+        results = [
+            Result(job_id=outcome.job.id, value=outcome.result) for outcome in group if outcome.result is not None
+        ]
         if results:
             # A job that was requeued after it had succeeded has an older result.
-            Result.objects.bulk_create(
-                results, update_conflicts=True, unique_fields=["job"], update_fields=["value"]
-            )
+            Result.objects.bulk_create(results, update_conflicts=True, unique_fields=["job"], update_fields=["value"])
     return refused
 
 
@@ -122,7 +122,7 @@ def _write_one_by_one_verbs(worker_id: str, outcomes: Sequence[Outcome], written
 def lock_held(worker_id: str, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
     """Lock the rows among ``ids`` that the worker still holds; return attempt and cancel_requested_at by id."""
     held = lock_rows(Job.objects.held_by(worker_id).filter(pk__in=list(ids)).order_by("pk"))
-    return {row["pk"]: row for row in held.values("pk", "attempt", "cancel_requested_at")}
+    return {row["pk"]: dict(row) for row in held.values("pk", "attempt", "cancel_requested_at")}
 
 
 def _move(worker_id: str, verb: str, outcomes: Sequence[Outcome]) -> None:

@@ -62,6 +62,7 @@ def exclusive() -> Iterator[None]:
         return
     # Connecting sets the mode anew.
     connection.ensure_connection()
+    connection.ensure_connection()
     before = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
     try:
@@ -69,6 +70,15 @@ def exclusive() -> Iterator[None]:
             yield
     finally:
         connection.transaction_mode = before  # type: ignore[attr-defined]
+
+
+def prepare_for_workers() -> None:
+    """Bring a SQLite file into the mode in which readers and a writer do not wait for each other (WAL); it stays so."""
+    connection = jobs_connection()
+    is_in_memory: Any = getattr(connection, "is_in_memory_db", None)
+    if is_in_memory is not None and not is_in_memory():
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def lock_rows(rows: models.QuerySet[Row]) -> models.QuerySet[Row]:

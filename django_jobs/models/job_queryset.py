@@ -56,7 +56,9 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def orphans(self) -> JobQuerySet:
         """Return the running jobs whose worker is not live."""
-        return self.running().exclude(Exists(Worker.objects.using(self.db).live().filter(worker_id=OuterRef("worker_id"))))
+        return self.running().exclude(
+            Exists(Worker.objects.using(self.db).live().filter(worker_id=OuterRef("worker_id")))
+        )
 
     def ready_queues(self) -> Iterator[str]:
         """Yield the names of the queues with ready jobs, one short index lookup each."""
@@ -77,7 +79,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         if len(jobs) == 1:
             jobs[0].save(force_insert=True, using=self.db)
         else:
-            self.bulk_create(jobs, batch_size=1000)
+            self.bulk_create(jobs, batch_size=1000)  # type: ignore[arg-type]
         for queue_name in {job.queue_name for job in jobs if job.state == JobState.READY}:
             notifications.hint(notifications.READY, queue_name)
         if any(job.state == JobState.SCHEDULED for job in jobs):
@@ -111,7 +113,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Finish this attempt of these jobs, except those that somebody has asked to cancel."""
         # The fence alone, without the state: with it the planner may walk the index of running jobs, which is
         # full of dead entries while a transaction is held open elsewhere. What has ended has a finished_at.
-        fenced = self.filter(pk__in=ids, worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None)
+        fenced = self.filter(
+            pk__in=ids, worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None
+        )
         return fenced.update(state=JobState.SUCCEEDED, finished_at=Now())
 
     def fail(self, worker_id: str, ids: Collection[int]) -> int:
@@ -144,9 +148,7 @@ class JobQuerySet(models.QuerySet["Job"]):
     def release(self, worker_id: str, ids: Collection[int]) -> int:
         """Give these jobs of the worker back unharmed: ready at once, and this attempt does not count."""
         held = self.held_by(worker_id).filter(pk__in=ids)
-        moved = held.exclude(cancel_requested_at=None).update(
-            state=JobState.CANCELLED, finished_at=Now(), worker_id=""
-        )
+        moved = held.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, finished_at=Now(), worker_id="")
         queues = set(held.values_list("queue_name", flat=True))
         moved += held.update(state=JobState.READY, worker_id="", max_attempts=F("max_attempts") + 1)
         for queue_name in queues:
@@ -208,7 +210,9 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         One that has not started is cancelled at once; a running one is asked to stop, by way of its worker.
         """
-        unstarted = list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
+        unstarted = (
+            list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
+        )
         is_running = Q(state=JobState.RUNNING)
         # One statement: between two, a job could be given back, or claimed, past both.
         moved = self.unfinished().update(

@@ -21,7 +21,7 @@ class LeaseQuerySet(models.QuerySet["Lease"]):
         taken = self.filter(free, name=name).update(holder=holder, expires_at=from_now(length))
         if not taken and not self.filter(name=name).exists():
             # The first holder ever makes the row; whoever loses that race asks again later.
-            self.bulk_create([Lease(name=name, holder="", expires_at=Now())], ignore_conflicts=True)
+            self.bulk_create([Lease(name=name, holder="", expires_at=Now())], ignore_conflicts=True)  # type: ignore[list-item]
             taken = self.filter(free, name=name).update(holder=holder, expires_at=from_now(length))
         return bool(taken)
 

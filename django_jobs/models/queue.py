@@ -35,7 +35,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         """Make sure that all these queues exist, in two statements at the most."""
         missing = set(names) - set(self.values_list("name", flat=True))
         if missing:
-            self.bulk_create([Queue(name=name) for name in sorted(missing)], ignore_conflicts=True)
+            self.bulk_create([Queue(name=name) for name in sorted(missing)], ignore_conflicts=True)  # type: ignore[misc]
 
     def paused(self) -> QueueQuerySet:
         """Return the queues whose pause has not ended, by the database's clock."""
@@ -51,8 +51,10 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
     def pause(self, name: str, reason: str = "", resume_at: datetime | None = None) -> bool:
         """Stop workers from taking jobs of this queue. False if there is no such queue or it is paused."""
-        changed = self.exclude(pk__in=self.paused().values("pk")).filter(name=name).update(
-            paused_at=Now(), paused_reason=reason, resume_at=resume_at
+        changed = (
+            self.exclude(pk__in=self.paused().values("pk"))
+            .filter(name=name)
+            .update(paused_at=Now(), paused_reason=reason, resume_at=resume_at)
         )
         if changed:
             notifications.hint(notifications.QUEUES)
@@ -61,9 +63,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
     def resume(self, name: str) -> bool:
         """Let workers take jobs of this queue again. False if there is no such queue or it is not paused."""
-        changed = self.paused().filter(name=name).update(
-            paused_at=None, paused_reason="", resume_at=None
-        )
+        changed = self.paused().filter(name=name).update(paused_at=None, paused_reason="", resume_at=None)
         if changed:
             notifications.hint(notifications.QUEUES)
             signals.send(signals.queue_resumed, Queue, queue=name)

@@ -16,7 +16,7 @@ from .. import signals
 from ..compat import TaskError, TaskResultStatus, task_finished
 from ..models import Job
 from ..outcomes import Outcome
-from .execution import backend_class, result_of_running
+from .execution import backend_class, declared_task, result_of_running
 from .service import Service
 
 logger = logging.getLogger("django_jobs")
@@ -93,23 +93,22 @@ def announce(outcome: Outcome) -> None:
 
 def _send_task_finished(outcome: Outcome) -> None:
     job = outcome.job
-    result = result_of_running(job, status=_FINISHED[outcome.verb], finished_at=outcome.job.last_attempted_at)
-    if result.task is None:
-        # Nobody declared the task; Django's receivers need one.
+    if declared_task(job) is None:
+        # Django's receivers need a task.
         return
+    result = result_of_running(job, status=_FINISHED[outcome.verb], finished_at=outcome.job.last_attempted_at)
     if outcome.verb == "succeed":
         object.__setattr__(result, "_return_value", outcome.result)
     elif outcome.failure.exception_class:
         failure = outcome.failure
         result.errors.append(TaskError(exception_class_path=failure.exception_class, traceback=failure.traceback))
-    try:
-        # Django's own receiver reads the exception that is being handled.
-        if outcome.exception is not None:
-            raise outcome.exception
+    if outcome.exception is None:
         signals.send(task_finished, backend_class(job), task_result=result)
-    except BaseException as error:
-        if error is not outcome.exception:
-            raise
+        return
+    try:
+        raise outcome.exception
+    except type(outcome.exception):
+        # Django's own receiver reads the exception that is being handled.
         signals.send(task_finished, backend_class(job), task_result=result)
 
 

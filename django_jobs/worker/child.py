@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from .link import Link
+
 # Not at each turn: a busy worker turns a thousand times a second.
 _PULSE_EVERY = 0.5
 _EXIT_CANNOT_START = 2
@@ -117,7 +119,7 @@ class Commands(threading.Thread):
         self._worker.request_stop()
 
 
-class _SocketLink:
+class _SocketLink(Link):
     """What the child tells its supervisor. A full or broken socket is no reason to stop working."""
 
     def __init__(self, line: socket.socket) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
@@ -29,16 +28,16 @@ from ..outcomes import ClaimedJob, Failure, Outcome
 from .announcer import Announcer
 from .capacity import Capacity
 from .failures import describe_failure
+from .progress import ProgressBoard
 from .service import Service
 from .wakeup import Wakeup
 
 logger = logging.getLogger("django_jobs")
 
-# How often a worker looks at its queues and at requests to cancel, how soon it writes new counters, and how
-# often progress is written (seconds).
+# How often a worker looks at its queues and at requests to cancel,
+# and how soon it writes new counters (seconds).
 LOOK_INTERVAL = 1.0
 NEWS_INTERVAL = 2.0
-PROGRESS_INTERVAL = 1.0
 
 _GIVEN_BACK = Failure("django_jobs.exceptions.JobInterrupted", "The worker gave the job back before it was done.")
 _CANCELLED = Failure("django_jobs.exceptions.JobCancelled", "The job was cancelled before it began.")
@@ -81,8 +80,7 @@ class Exchange(Service):
         self._outbox: SimpleQueue[Outcome] = SimpleQueue()
         self._unwritten: list[Outcome] = []
         self._held: dict[int, ClaimedJob] = {}
-        self._progress: dict[int, Progress] = {}
-        self._progress_at = 0.0
+        self._progress = ProgressBoard()
         self._queues: list[str] = []
         self._look_at = 0.0
         self._report_at = self._reported_at = 0.0
@@ -103,7 +101,7 @@ class Exchange(Service):
 
     def show_progress(self, job_id: int, progress: Progress) -> None:
         """Take a job's progress, to be written within a second or with its outcome."""
-        self._progress[job_id] = progress
+        self._progress.show(job_id, progress)
 
     def stop_claiming(self) -> None:
         """Claim nothing more, and give back what has not begun."""
@@ -167,8 +165,9 @@ class Exchange(Service):
 
     def _pause(self) -> float:
         until_look = self._look_at - time.monotonic()
-        if self._progress:
-            until_look = min(until_look, self._progress_at + PROGRESS_INTERVAL - time.monotonic())
+        progress_in = self._progress.due_in()
+        if progress_in is not None:
+            until_look = min(until_look, progress_in)
         return max(0.0, min(until_look, self._poll_interval * random.uniform(0.9, 1.1)))
 
     def _collect(self) -> None:
@@ -237,7 +236,7 @@ class Exchange(Service):
 
     def _turn(self) -> bool:
         """Write and claim in one transaction. True: there is likely more to claim at once."""
-        progress = self._due_progress()
+        progress = self._progress.take(outcome.job.id for outcome in self._unwritten)
         has_room = self._has_room()
         if not (self._unwritten or progress or has_room):
             return False
@@ -287,7 +286,7 @@ class Exchange(Service):
     def _after_commit(self, written: Written, claimed: list[ClaimedJob]) -> None:
         for outcome in (*written.done, *written.late):
             self._held.pop(outcome.job.id, None)
-            self._progress.pop(outcome.job.id, None)
+            self._progress.forget(outcome.job.id)
         self._unwritten = []
         for job in claimed:
             self._held[job.id] = job
@@ -329,18 +328,6 @@ class Exchange(Service):
         if not Worker.objects.live().filter(worker_id=self.worker_id).exists():
             logger.error("%s", lost)
             self._on_lease_lost()
-
-    def _due_progress(self) -> dict[int, Any]:
-        """Take the progress to write now: all of it once a second, and that of jobs whose outcome is written."""
-        if not self._progress:
-            return {}
-        now = time.monotonic()
-        if now >= self._progress_at + PROGRESS_INTERVAL:
-            self._progress_at = now
-            ids = list(self._progress)
-        else:
-            ids = [outcome.job.id for outcome in self._unwritten if outcome.job.id in self._progress]
-        return {job_id: self._progress.pop(job_id) for job_id in ids}
 
     def _settle(self) -> None:
         """Say whether this worker holds nothing; in a burst, end when nothing is left to claim."""

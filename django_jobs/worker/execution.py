@@ -77,7 +77,7 @@ class Runner:
                 value = self.call(job)
             finally:
                 window.close()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - what a job raises is its failure, not ours
             return attempt.failed(error)
         else:
             return attempt.returned(value)
@@ -92,7 +92,7 @@ class Runner:
             attempt.announce_start()
             window.open(job)
             value = await self.acall(job)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - what a job raises is its failure, not ours
             return attempt.failed(_reason_to_stop(error, window))
         else:
             return attempt.returned(value)
@@ -202,7 +202,7 @@ def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str,
 
 
 def _may_retry(error: BaseException, job: ClaimedJob) -> bool:
-    task = _declared(job)
+    task = declared_task(job)
     if not isinstance(task, Task):
         return not isinstance(error, Retry)
     return isinstance(error, task.retry_on) and not isinstance(error, task.ignore_on)
@@ -210,7 +210,7 @@ def _may_retry(error: BaseException, job: ClaimedJob) -> bool:
 
 def _backoff(error: BaseException, job: ClaimedJob, task_result: Any) -> Any:
     """Return what the task's backoff says; the default's answer if it raises."""
-    task = _declared(job)
+    task = declared_task(job)
     backoff = task.backoff if isinstance(task, Task) else DEFAULT_BACKOFF
     try:
         return backoff(error, task_result)
@@ -246,7 +246,7 @@ def clean_result(value: Any, job: ClaimedJob) -> Any:
 def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
     """Return the TaskResult of a job that this worker holds, from memory."""
     values: dict[str, Any] = {
-        "task": _declared(job),
+        "task": declared_task(job),
         "id": str(job.id),
         "status": TaskResultStatus.RUNNING,
         "enqueued_at": job.enqueued_at,
@@ -275,7 +275,7 @@ def backend_class(job: ClaimedJob) -> type:
         return JobsBackend
 
 
-def _declared(job: ClaimedJob) -> Any:
+def declared_task(job: ClaimedJob) -> Any:
     """Return the job's task as it was enqueued; None if it is not declared here: the call says so."""
     try:
         task = find_task(job.task_path)

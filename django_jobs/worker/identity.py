@@ -12,6 +12,8 @@ import django
 import psutil
 
 from .. import __version__, conf
+from ..models import Worker
+from ..models.rescue import rescue_lost
 
 
 def hostname() -> str:
@@ -21,6 +23,13 @@ def hostname() -> str:
 def make_worker_id(pid: int | None = None) -> str:
     """Return ``host-pid-hex``, unique for each start of a process."""
     return f"{hostname()}-{pid or os.getpid()}-{secrets.token_hex(4)}"
+
+
+def clear_name(worker_id: str) -> None:
+    """Take the jobs of an earlier process that went by this id and is gone from this host, so that we may have it."""
+    earlier = Worker.objects.live().filter(worker_id=worker_id, hostname=hostname()).first()
+    if earlier is not None and (earlier.pid == os.getpid() or not psutil.pid_exists(earlier.pid)):
+        rescue_lost([worker_id], "Its process is gone, and another has taken its name.")
 
 
 def tags_of(worker_id: str, extra: list[str]) -> list[str]:

@@ -108,7 +108,8 @@ class Leader(Service):
             except Exception:
                 self._dead.put((worker_id, reason))
                 raise
-            logger.warning("Worker %s is dead; %d of its jobs were rescued. %s", worker_id, count, reason)
+            level = logging.WARNING if count else logging.DEBUG
+            logger.log(level, "Worker %s is dead; its %d jobs were rescued. %s", worker_id, count, reason)
 
     def _elect(self) -> None:
         now = time.monotonic()

@@ -38,7 +38,9 @@ def load_factories() -> list[Factory]:
         try:
             factory = import_string(path)
         except ImportError as error:
-            raise InvalidOption(f"DJANGO_JOBS['MIDDLEWARE'] names {path!r}, which cannot be imported: {error}") from error
+            raise InvalidOption(
+                f"DJANGO_JOBS['MIDDLEWARE'] names {path!r}, which cannot be imported: {error}"
+            ) from error
         factories.append(factory)
     return factories
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from typing import Any
 
 from django.conf import settings
 from django.db import Error
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from .. import migrations
 from ..exceptions import JobsError
 from ..models import Job
-from ..models.database import jobs_connection
+from ..models.database import jobs_connection, prepare_for_workers
+
+logger = logging.getLogger("django_jobs")
 
 
 class NotReady(JobsError):
     """The database is not ready for workers. The message says what to do."""
 
 
-def check_database(uses_processes: bool) -> None:
-    """Raise NotReady if workers cannot start on the jobs database."""
+def check_database(uses_processes: bool, concurrency: int) -> None:
+    """Raise NotReady if workers cannot start on the jobs database; get it ready for them."""
     connection = jobs_connection()
     try:
         connection.ensure_connection()
@@ -32,11 +36,31 @@ def check_database(uses_processes: bool) -> None:
             f"The database {connection.alias!r} lacks migrations of django_jobs: {', '.join(missing)}. "
             f"Run: manage.py migrate --database {connection.alias}"
         )
+    _warn_of_small_pool(connection, concurrency)
     is_in_memory: Any = getattr(connection, "is_in_memory_db", None)
     if uses_processes and is_in_memory is not None and is_in_memory():
         raise NotReady(
             "The jobs are in a SQLite database in memory, which worker processes cannot share. "
             "Give it a file, or run one worker in this process with --processes 0."
+        )
+    prepare_for_workers()
+
+
+def _warn_of_small_pool(connection: BaseDatabaseWrapper, concurrency: int) -> None:
+    pool = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    if not pool:
+        return
+    # psycopg's pool has 4 connections unless it is told otherwise.
+    options = pool if isinstance(pool, dict) else {}
+    size = options.get("max_size") or options.get("min_size", 4)
+    if size < concurrency + 2:
+        logger.warning(
+            "The connection pool of database %r has at most %d connections; a worker of concurrency %d needs %d, or its "
+            "jobs wait for one another. Raise OPTIONS['pool']['max_size'].",
+            connection.alias,
+            size,
+            concurrency,
+            concurrency + 2,
         )
 
 

@@ -79,7 +79,9 @@ class Service:
         except Exception as error:
             self._failures += 1
             self._last_error = f"{type(error).__name__}: {error}"
-            logger.error("The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1)
+            logger.error(
+                "The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1
+            )
             self.recover()
             longest = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
             pause = longest * random.uniform(0.5, 1)

@@ -18,11 +18,9 @@ import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
 from django.db import connections
 
-from .. import signals
 from ..exceptions import InvalidOption
 from ..models import Queue
 from ..models import Worker as WorkerRow
@@ -51,14 +49,15 @@ _STOP_GRACE = 10.0
 class Child:
     """A worker process, as its supervisor sees it."""
 
-    def __init__(self, options: WorkerOptions, number: int, supervisor: str, verbosity: int) -> None:
+    def __init__(self, options: WorkerOptions, number: int, life: int, supervisor: str, verbosity: int) -> None:
         self.number = number
+        self.life = life
         self.line, theirs = socket.socketpair()
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         warnings = [flag for option in sys.warnoptions for flag in ("-W", option)]
         command = [sys.executable, *warnings, "-m", "django_jobs.worker.child"]
         with theirs:
-            self.process = subprocess.Popen(command, stdin=theirs, env=env)
+            self.process = subprocess.Popen(command, stdin=theirs.fileno(), env=env)
         self.started = self.pulsed = time.monotonic()
         self.worker_id = self._name(options)
         self.is_drained = False
@@ -75,7 +74,9 @@ class Child:
     def _name(self, options: WorkerOptions) -> str:
         if not options.worker_id:
             return identity.make_worker_id(self.process.pid)
-        return options.worker_id if options.processes == 1 else f"{options.worker_id}-{self.number}"
+        name = options.worker_id if options.processes == 1 else f"{options.worker_id}-{self.number}"
+        # The dead worker's jobs are being taken from its name while the next one starts.
+        return name if self.life == 1 else f"{name}.{self.life}"
 
     def say(self, message: str) -> None:
         with suppress(OSError):
@@ -112,6 +113,7 @@ class Supervisor:
         self._verbosity = verbosity
         self._children: dict[str, Child] = {}
         self._start_at: dict[int, float] = dict.fromkeys(range(1, options.processes + 1), 0.0)
+        self._lives: dict[int, int] = {}
         self._short_lives: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -144,7 +146,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop; return the exit code. Raise JobsError if workers cannot start."""
-        check_database(uses_processes=True)
+        check_database(uses_processes=True, concurrency=self.options.concurrency)
         check_queues(self.options.queues)
         load_factories()
         self._register()
@@ -173,6 +175,7 @@ class Supervisor:
         logger.info("Supervisor %s stopped with exit code %s.", self.supervisor_id, self.exit_code)
 
     def _register(self) -> None:
+        identity.clear_name(self.supervisor_id)
         WorkerRow.objects.register(
             self.supervisor_id,
             self._lease,
@@ -194,7 +197,8 @@ class Supervisor:
         running = {child.number for child in self._children.values()}
         for number, start_at in self._start_at.items():
             if number not in running and now >= start_at:
-                child = Child(self.options, number, self.supervisor_id, self._verbosity)
+                self._lives[number] = self._lives.get(number, 0) + 1
+                child = Child(self.options, number, self._lives[number], self.supervisor_id, self._verbosity)
                 self._children[child.worker_id] = child
                 self._selector.register(child.line, selectors.EVENT_READ, child)
 
@@ -211,6 +215,9 @@ class Supervisor:
                 self._bury(key.data)
             elif "due" in heard:
                 self._leader.wake()
+        # A process that a job has forked may hold the dead worker's end of the line.
+        for child in [child for child in self._children.values() if child.process.poll() is not None]:
+            self._bury(child)
 
     def _bury(self, child: Child) -> None:
         """Take note of a worker's end: rescue what it left behind, and decide about the next."""
@@ -224,7 +231,8 @@ class Supervisor:
             child.process.wait()
         code = child.process.returncode
         del self._children[child.worker_id]
-        if code not in (EXIT_OK, EXIT_UNFINISHED):
+        if code != EXIT_OK:
+            # Nothing is taken from a worker that has ended as it should: its row says so.
             self._leader.rescue(child.worker_id, f"Its process {describe_end(code)}.")
         if self._stops_asked or child.is_drained:
             self.exit_code = self.exit_code or (EXIT_UNFINISHED if code else EXIT_OK)
@@ -313,5 +321,3 @@ def describe_end(code: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-

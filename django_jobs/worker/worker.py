@@ -6,7 +6,7 @@
         ...
 
 Alone it renews its own lease and does the leader's duties, in threads; under a supervisor those are the
-supervisor's, and ``Link`` is the line to it.
+supervisor's, and a ``Link`` is the line to it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import connections
 
 from .. import signals
+from ..context import Progress
 from ..models import Job, Queue
 from ..models import Worker as WorkerRow
-from ..notifications import DUE
+from ..outcomes import Outcome
 from ..states import WorkerState
 from . import identity
 from .announcer import Announcer
@@ -37,6 +38,7 @@ from .executors.event_loop import LoopExecutor
 from .executors.threads import ThreadExecutor
 from .heartbeat import Heartbeat
 from .leader import Leader, PluginDuties
+from .link import Link
 from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
 from .preflight import check_database
@@ -52,17 +54,8 @@ _INTERRUPT_GRACE = 1.0
 _LAST_WRITES = 5.0
 
 
-class Link:
-    """The line to a supervisor. This one leads nowhere: the worker is alone."""
-
-    def pulse(self) -> None:
-        """Say that the worker's loops advance."""
-
-    def hint_due(self) -> None:
-        """Pass on that a scheduled job may be due."""
-
-    def say_drained(self) -> None:
-        """Say that a burst has ended: there is nothing left to do."""
+class Startable(Protocol):
+    def start(self) -> None: ...
 
 
 class Worker:
@@ -102,7 +95,7 @@ class Worker:
         self._lease_lost = False
         factories = load_factories()
         self._announcer = Announcer(self._died)
-        runner = make_runner(factories, lambda job_id, progress: self._exchange.show_progress(job_id, progress))
+        runner = make_runner(factories, self._show_progress)
         self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died)
         self._loop = LoopExecutor(options.async_concurrency, runner, self._done, self._died)
         self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
@@ -154,13 +147,14 @@ class Worker:
 
     def start(self) -> None:
         """Register the worker and begin to claim. Raise JobsError if it cannot start."""
-        check_database(uses_processes=False)
+        check_database(uses_processes=False, concurrency=self.options.concurrency)
         check_queues(self.options.queues)
         self._register()
         Queue.objects.declare_all(known_queues())
         self._state = WorkerState.RUNNING
         self._is_started = True
-        for part in (self._threads, self._loop, self._announcer, self._exchange, *self._alone):
+        parts: list[Startable] = [self._threads, self._loop, self._announcer, self._exchange, *self._alone]
+        for part in parts:
             part.start()
         signals.send(signals.worker_started, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s started: %s", self.worker_id, ", ".join(self.options.queues))
@@ -283,11 +277,15 @@ class Worker:
 
     # What the parts tell
 
-    def _done(self, outcome: Any) -> None:
+    def _done(self, outcome: Outcome) -> None:
         self._exchange.done(outcome)
+
+    def _show_progress(self, job_id: int, progress: Progress) -> None:
+        self._exchange.show_progress(job_id, progress)
 
     def _register(self) -> None:
         options = self.options
+        identity.clear_name(self.worker_id)
         WorkerRow.objects.register(
             self.worker_id,
             timedelta(seconds=options.heartbeat_timeout),
@@ -331,7 +329,7 @@ class Worker:
         self._exchange.is_claiming = False
         self.hurry()
 
-    def _died(self, part: Callable[..., Any] | Any) -> None:
+    def _died(self, part: object) -> None:
         logger.critical("A loop of worker %s has died: %r. The worker ends.", self.worker_id, part)
         self.exit_code = EXIT_DIED
         self.hurry()

@@ -51,7 +51,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch-size", type=int, default=PRUNE_BATCH, metavar="N", help=f"Jobs per DELETE. Default: {PRUNE_BATCH}."
         )
-        parser.add_argument("--dry-run", action="store_true", help="Say how many jobs would be deleted; delete nothing.")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Say how many jobs would be deleted; delete nothing."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         for name in ("limit", "batch_size"):

@@ -43,7 +43,9 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="Run one job, if there is one, and end.")
         parser.add_argument("--no-notify", action="store_true", help="Do not listen for notifications; poll only.")
         parser.add_argument("--log-format", choices=["text", "json"], help=_help("LOG_FORMAT"))
-        parser.add_argument("--reload", action="store_true", help="Replace the workers when code changes (development).")
+        parser.add_argument(
+            "--reload", action="store_true", help="Replace the workers when code changes (development)."
+        )
         parser.add_argument("--show-config", action="store_true", help="Print each option with its source, and end.")
         for name, setting in conf.SETTINGS.items():
             if setting.is_worker_option and name not in _OWN_FORM:
@@ -78,7 +80,7 @@ class Command(BaseCommand):
     def _show_config(self, flags: dict[str, Any]) -> None:
         for name, option in conf.worker_options(flags).items():
             unit = conf.SETTINGS[name].unit
-            shown = f"{option.value} {unit}" if unit in ("s",) else f"{option.value}"
+            shown = f"{option.value} {unit}" if unit == "s" else f"{option.value}"
             self.stdout.write(f"{name:<20} {shown:<20} {option.source}")
 
 

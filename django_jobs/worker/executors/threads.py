@@ -87,7 +87,7 @@ class ThreadExecutor:
 
     def take_back(self) -> list[ClaimedJob]:
         """Return the jobs that no thread has begun, in order; they are not run."""
-        jobs = []
+        jobs: list[ClaimedJob] = []
         while True:
             try:
                 job = self._inbox.get_nowait()

@@ -1,0 +1,69 @@
+# Everything runs in a virtual environment of the checkout; nothing else has to be installed or running.
+#   PYTHON=python3.13       another interpreter
+#   DJANGO='Django~=6.0.0'  another Django
+#   VENV=directory          another virtual environment
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+DJANGO ?= Django
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+POSTGRES := $(BIN)/python -m example_project.postgres run
+PYTEST := $(BIN)/python -m pytest $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-postgres test-sqlite coverage lint clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
+
+demo: $(VENV)/.installed-demo ## Run the example shop with a worker on an embedded PostgreSQL, and import 5,000 orders
+	$(BIN)/python -m example_project.demo
+
+test: $(VENV)/.installed-test ## Run the test suite on PostgreSQL and on SQLite (ARGS="-k name" for some of it)
+	@failed=; \
+	$(MAKE) --no-print-directory test-postgres || failed="PostgreSQL"; \
+	$(MAKE) --no-print-directory test-sqlite || failed="$${failed:+$$failed and }SQLite"; \
+	if [ -n "$$failed" ]; then echo "The tests failed on $$failed."; exit 1; fi
+
+test-postgres: $(VENV)/.installed-test ## Run the test suite on an embedded PostgreSQL only
+	$(POSTGRES) --fast -- $(PYTEST)
+
+test-sqlite: $(VENV)/.installed-test ## Run the test suite on SQLite only
+	env -u DATABASE_URL $(PYTEST)
+
+coverage: $(VENV)/.installed-dev ## Measure which lines the tests run, on both databases
+	$(BIN)/coverage erase
+	$(POSTGRES) --fast -- $(BIN)/coverage run -m pytest $(ARGS)
+	env -u DATABASE_URL $(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(VENV)/.installed-dev ## Check style, types, the import contract and that no migration is missing
+	@failed=; \
+	for check in \
+		"ruff check ." \
+		"ruff format --check ." \
+		"mypy" \
+		"lint-imports --no-logo" \
+		"python manage.py makemigrations --check --dry-run --settings tests.settings" \
+		"python -W error manage.py check --fail-level WARNING" \
+	; do \
+		echo "--- $$check"; \
+		$(BIN)/$$check || failed="$$failed\n  $$check"; \
+	done; \
+	if [ -n "$$failed" ]; then printf "These checks failed:$$failed\n"; exit 1; fi
+
+clean: ## Remove the virtual environment and all that was built or stored
+	rm -rf .venv .demo .tests build dist .coverage* htmlcov .*_cache
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later found; name one: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Installed again when the dependencies may have changed.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(DJANGO)' --editable '.[$*]'
+	@touch $@

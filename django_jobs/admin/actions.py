@@ -1,0 +1,146 @@
+"""What a person does to jobs: which of them an action moves, which it leaves and why.
+
+An action locks its jobs, asks ``reason_to_leave`` about each, and calls the verb for the others: what it tells the
+person is what happened, also while workers claim and finish jobs at the same time. ``job`` draws the pages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.contrib import messages
+from django.contrib.admin import ModelAdmin
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+
+from ..models import Job
+from ..models.database import exclusive, lock_rows
+from ..states import FINISHED, TRANSITIONS, UNSTARTED, JobState
+
+# Rows are locked and moved in pieces, so that no claim or completion waits long behind them.
+PIECE = 500
+# As many as a list shows: "all that match" in a table of millions is asked for in several goes.
+MOST_MOVED = 10_000
+
+DELETABLE = (*UNSTARTED, *FINISHED)
+
+
+class Action(NamedTuple):
+    """One action: the verb it calls, the states it takes jobs from, and its words."""
+
+    verb: str
+    sources: tuple[JobState, ...]
+    done: Any
+    rule: Any
+    log: Any
+
+
+def _action(verb: str, done: Any, rule: Any, log: Any) -> Action:
+    return Action(verb, TRANSITIONS[verb].sources, done, rule, log)
+
+
+RETRY = _action(
+    "requeue",
+    ngettext_lazy("%(count)d job is ready to run again.", "%(count)d jobs are ready to run again.", "count"),
+    gettext_lazy("Only finished jobs can be retried."),
+    gettext_lazy("Retried; it was %(state)s."),
+)
+CANCEL = _action(
+    "cancel",
+    ngettext_lazy("%(count)d job was cancelled.", "%(count)d jobs were cancelled.", "count"),
+    gettext_lazy("Only unfinished jobs can be cancelled."),
+    gettext_lazy("Cancelled; it was %(state)s."),
+)
+RUN_NOW = _action(
+    "stage",
+    ngettext_lazy("%(count)d job is ready to run now.", "%(count)d jobs are ready to run now.", "count"),
+    gettext_lazy("Only scheduled jobs can be told to run now."),
+    gettext_lazy("Told to run now; it was %(state)s."),
+)
+DELETE = Action(
+    "delete",
+    DELETABLE,
+    ngettext_lazy("%(count)d job was deleted.", "%(count)d jobs were deleted.", "count"),
+    gettext_lazy("Running jobs cannot be deleted: cancel them first."),
+    gettext_lazy("Deleted; it was %(state)s."),
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The jobs that an action moved, as they were before, and how many it left for which reason."""
+
+    moved: list[Job] = field(default_factory=list)
+    left: Counter[str] = field(default_factory=Counter)
+
+
+def act(action: Action, ids: Sequence[int]) -> Tally:
+    """Do ``action`` to the jobs with these ids, a piece at a time; each piece is one transaction."""
+    tally = Tally()
+    for start in range(0, len(ids), PIECE):
+        _act_on_piece(action, ids[start : start + PIECE], tally)
+    return tally
+
+
+def reason_to_leave(action: Action, job: Job) -> str | None:
+    """Return why the action leaves the job as it is, in words; None when it moves it."""
+    if job.state not in action.sources:
+        return str(JobState(job.state).label)
+    if action is CANCEL and job.state == JobState.RUNNING and job.cancel_requested_at is not None:
+        return _("asked to stop already")
+    return None
+
+
+def report(admin: ModelAdmin, request: HttpRequest, action: Action, tally: Tally) -> None:
+    """Tell the person what happened and write it to the admin log."""
+    asked = sum(action is CANCEL and job.state == JobState.RUNNING for job in tally.moved)
+    if len(tally.moved) > asked:
+        count = len(tally.moved) - asked
+        admin.message_user(request, action.done % {"count": count}, messages.SUCCESS)
+    if asked:
+        text = ngettext("%(count)d running job was asked to stop.", "%(count)d running jobs were asked to stop.", asked)
+        admin.message_user(request, text % {"count": asked}, messages.SUCCESS)
+    if tally.left:
+        admin.message_user(request, _words_of(action, tally.left), messages.WARNING)
+    _log(request, action, tally.moved)
+
+
+def _act_on_piece(action: Action, ids: Sequence[int], tally: Tally) -> None:
+    with exclusive():
+        found = Job.objects.filter(pk__in=ids).only("task_path", "state", "cancel_requested_at")
+        jobs = list(lock_rows(found.order_by("pk")))
+        reasons = {job.pk: reason_to_leave(action, job) for job in jobs}
+        movable = Job.objects.filter(pk__in=[pk for pk, reason in reasons.items() if reason is None])
+        getattr(movable, action.verb)()
+        refused = _refused(action, movable) if action is RETRY else set()
+    tally.moved += [job for job in jobs if reasons[job.pk] is None and job.pk not in refused]
+    tally.left.update(reason for reason in reasons.values() if reason is not None)
+    tally.left[_("with a unique key that another unfinished job has")] += len(refused)
+    tally.left[_("gone")] += len(ids) - len(jobs)
+    tally.left = +tally.left
+
+
+def _refused(action: Action, jobs: Any) -> set[int]:
+    return set(jobs.filter(state__in=action.sources).values_list("pk", flat=True))
+
+
+def _words_of(action: Action, left: Counter[str]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
+    count = left.total()
+    text = ngettext("%(count)d job was left as it was", "%(count)d jobs were left as they were", count)
+    return f"{text % {'count': count}} ({reasons}). {action.rule}"
+
+
+def _log(request: HttpRequest, action: Action, jobs: Sequence[Job]) -> None:
+    for state in {job.state for job in jobs}:
+        LogEntry.objects.log_actions(
+            user_id=request.user.pk,
+            queryset=[job for job in jobs if job.state == state],
+            action_flag=DELETION if action is DELETE else CHANGE,
+            change_message=str(action.log % {"state": JobState(state).label}),
+        )

@@ -1,0 +1,70 @@
+"""The filters of the job list. Their choices come from small tables and from memory, never from the jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Queue
+from ..models.database import from_now
+from ..task import declared_tasks
+
+Choices = Iterable[tuple[str, Any]]
+
+
+class _ColumnFilter(admin.SimpleListFilter):
+    """Compares one column; a value that is none of the choices works too, from a link or typed in the address."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return queryset if self.value() is None else queryset.filter(**{str(self.parameter_name): self.value()})
+
+    def has_output(self) -> bool:
+        return super().has_output() or self.value() is not None
+
+
+class QueueFilter(_ColumnFilter):
+    title = _("queue")
+    parameter_name = "queue_name"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, name) for name in Queue.objects.values_list("name", flat=True)]
+
+
+class TaskFilter(_ColumnFilter):
+    title = _("task")
+    parameter_name = "task_path"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(path, path) for path in declared_tasks()]
+
+
+class WorkerFilter(_ColumnFilter):
+    """Seen only while it filters: the links to a worker's jobs set it."""
+
+    title = _("worker")
+    parameter_name = "worker_id"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        worker_id = self.value()
+        return [] if worker_id is None else [(worker_id, worker_id)]
+
+
+class FinishedFilter(admin.SimpleListFilter):
+    title = _("finished")
+    parameter_name = "finished"
+
+    _periods = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [("hour", _("In the last hour")), ("day", _("In the last 24 hours")), ("week", _("In the last 7 days"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet:
+        period = self._periods.get(str(self.value()))
+        # With the states, so that the index of finished jobs serves it.
+        return queryset if period is None else queryset.finished().filter(finished_at__gte=from_now(-period))

@@ -1,0 +1,9 @@
+"""The Django app. Its tasks, in ``tasks.py``, are found by django_jobs itself."""
+
+from django.apps import AppConfig
+
+
+class ShopConfig(AppConfig):
+    name = "example_project.shop"
+    label = "shop"
+    verbose_name = "Shop"

@@ -1,0 +1,67 @@
+"""Fixtures of every test. Read ``tests/processes.py`` for what starts real workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
+
+__all__ = ["wait_until"]
+STARTED = pytest.StashKey[RunWorker]()
+
+
+def pytest_report_header() -> str:
+    """Say on which database the tests run."""
+    address = urlsplit(settings.DATABASE_URL)
+    return f"database: {address.scheme} {address.hostname or ''}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the worker processes of a failed test wrote."""
+    report = yield
+    if report.failed and STARTED in item.stash:
+        report.sections += [(f"runworker {command.pid}", command.output()) for command in item.stash[STARTED].commands]
+    return report
+
+
+@pytest.fixture
+def project_env(transactional_db: None) -> dict[str, str]:
+    """Return the environment in which a process uses this session's test database.
+
+    Other processes see only what is committed, and at the end of the test every table is emptied.
+    """
+    name = str(connection.settings_dict["NAME"])
+    address = urlsplit(settings.DATABASE_URL)
+    url = address._replace(path=f"/{name}").geturl()
+    if not address.netloc:
+        # urlsplit() leaves out an empty host, and SQLite's URLs have one.
+        url = f"{address.scheme}:///{name}" + (f"?{address.query}" if address.query else "")
+    return {
+        # Options of a worker in the tester's own environment would be heard by the workers under test.
+        **{variable: value for variable, value in os.environ.items() if not variable.startswith("DJANGO_JOBS_")},
+        "DATABASE_URL": url,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture
+def runworker(request: pytest.FixtureRequest, project_env: dict[str, str], tmp_path: Path) -> Iterator[RunWorker]:
+    """Return a function that starts ``manage.py runworker`` as a real process and waits until it runs jobs.
+
+    See ``RunWorker``. Whatever is left of the processes at the end of the test is killed.
+    """
+    marker = new_marker()
+    start = RunWorker(project_env | marker, tmp_path)
+    request.node.stash[STARTED] = start
+    yield start
+    kill_marked_processes(marker)
+    start.close()

@@ -1,0 +1,447 @@
+"""Writing outcomes: what each verb leaves behind, and the fence that late ones meet."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from django_jobs.models import Attempt, Job, Result
+from django_jobs.models.completion import give_back_unknown, write_progress
+from django_jobs.models.rescue import rescue_lost
+from django_jobs.outcomes import ClaimedJob, Failure
+from django_jobs.states import AttemptOutcome, JobState
+
+from . import tasks
+from .rivals import Rival, wait_until_blocked
+from .rows import HOUR, claim, claimed, end_lease, outcome, row, start_worker, values, write
+
+FAILURE = Failure("builtins.ValueError", "bad", "Traceback: bad\n", "f" * 32)
+VERBS = ["succeed", "fail", "retry", "snooze", "cancel", "release"]
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def worker() -> str:
+    return start_worker()
+
+
+def attempts_of(job: ClaimedJob) -> list[tuple[int, str, str]]:
+    return list(Attempt.objects.filter(job_id=job.id).values_list("number", "worker_id", "outcome"))
+
+
+# What each verb does
+
+
+def test_a_success_ends_the_job_and_writes_no_history() -> None:
+    job = claimed()
+
+    written = write(outcome(job, "succeed", result={"a": 1}))
+
+    ended = row(job.id)
+    assert [done.job for done in written.done] == [job]
+    assert (ended.state, ended.worker_id, ended.attempt) == (JobState.SUCCEEDED, "w1", 1)
+    assert ended.finished_at >= ended.last_attempted_at
+    assert ended.result.value == {"a": 1}
+    assert attempts_of(job) == []
+
+
+def test_a_result_of_none_writes_no_row() -> None:
+    job = claimed()
+
+    write(outcome(job, "succeed"))
+
+    assert Result.objects.count() == 0
+
+
+def test_a_failure_ends_the_job_and_says_why() -> None:
+    job = claimed()
+
+    write(outcome(job, "fail", failure=FAILURE))
+
+    ended, attempt = row(job.id), Attempt.objects.get()
+    assert (ended.state, ended.worker_id) == (JobState.FAILED, "w1")
+    assert ended.finished_at is not None
+    assert (attempt.number, attempt.worker_id, attempt.outcome) == (1, "w1", AttemptOutcome.FAILED)
+    assert (attempt.exception_class, attempt.message, attempt.traceback, attempt.fingerprint) == (
+        "builtins.ValueError",
+        "bad",
+        "Traceback: bad\n",
+        "f" * 32,
+    )
+    assert attempt.started_at == job.last_attempted_at
+    assert attempt.ended_at >= attempt.started_at
+
+
+@pytest.mark.parametrize("verb", ["retry", "snooze"])
+@pytest.mark.parametrize("delay", [0.0, 1.5, 3600.25])
+def test_a_job_that_runs_again_waits_for_its_delay_by_the_databases_clock(verb: str, delay: float) -> None:
+    job = claimed()
+
+    write(outcome(job, verb, delay=delay, failure=FAILURE))
+
+    again, attempt = row(job.id), Attempt.objects.get()
+    assert (again.state, again.worker_id, again.finished_at, again.attempt) == (JobState.SCHEDULED, "", None, 1)
+    assert abs(again.run_after - attempt.ended_at - timedelta(seconds=delay)) < timedelta(seconds=1)
+
+
+def test_a_retry_counts_and_a_snooze_does_not() -> None:
+    retried, snoozed = claimed(max_attempts=3), claimed(max_attempts=3)
+
+    write(outcome(retried, "retry"), outcome(snoozed, "snooze"))
+
+    assert row(retried.id).max_attempts - row(retried.id).attempt == 2
+    assert row(snoozed.id).max_attempts - row(snoozed.id).attempt == 3
+    assert attempts_of(retried) == [(1, "w1", "failed")]
+    assert attempts_of(snoozed) == [(1, "w1", "snoozed")]
+
+
+def test_each_of_many_retries_has_its_own_delay() -> None:
+    jobs = [claimed() for _ in range(5)]
+
+    write(*(outcome(job, "retry", delay=number * 1000.0) for number, job in enumerate(jobs)))
+
+    moments = [row(job.id).run_after for job in jobs]
+    steps = {round((later - earlier).total_seconds(), 3) for earlier, later in zip(moments, moments[1:], strict=False)}
+    assert steps == {1000.0}
+
+
+def test_a_released_job_is_ready_at_once_with_its_attempt_not_used_up() -> None:
+    job = claimed(max_attempts=1)
+
+    write(outcome(job, "release"))
+
+    released = row(job.id)
+    assert (released.state, released.worker_id, released.attempt, released.max_attempts) == (JobState.READY, "", 1, 2)
+    assert attempts_of(job) == [(1, "w1", "interrupted")]
+
+
+def test_a_cancelled_job_ends() -> None:
+    job = claimed()
+
+    write(outcome(job, "cancel", failure=FAILURE))
+
+    assert row(job.id).state == JobState.CANCELLED
+    assert row(job.id).finished_at is not None
+    assert attempts_of(job) == [(1, "w1", "cancelled")]
+
+
+def test_a_text_that_is_too_long_for_its_column_is_cut() -> None:
+    job = claimed()
+
+    write(outcome(job, "fail", failure=Failure("c" * 400, "m", "t", "f" * 100)))
+
+    attempt = Attempt.objects.get()
+    assert (len(attempt.exception_class), len(attempt.fingerprint)) == (255, 64)
+
+
+def test_outcomes_of_every_kind_and_attempt_are_written_together() -> None:
+    jobs = [claimed() for _ in range(12)]
+    Job.objects.filter(pk__in=[job.id for job in jobs[6:]]).update(attempt=4)
+    later = [ClaimedJob(**{**_fields(job), "attempt": 4}) for job in jobs[6:]]
+
+    written = write(*(outcome(job, VERBS[number % 6]) for number, job in enumerate([*jobs[:6], *later])))
+
+    states = [row(job.id).state for job in jobs]
+    assert len(written.done) == 12
+    assert states == ["succeeded", "failed", "scheduled", "scheduled", "cancelled", "ready"] * 2
+
+
+def _fields(job: ClaimedJob) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in ClaimedJob.__slots__}
+
+
+def test_the_successes_of_a_turn_are_one_update() -> None:
+    jobs = [claimed() for _ in range(20)]
+
+    with CaptureQueriesContext(connection) as captured:
+        write(*(outcome(job, "succeed") for job in jobs))
+
+    updates = [query["sql"] for query in captured.captured_queries if query["sql"].startswith("UPDATE")]
+    assert len(updates) == 1
+
+
+def test_a_jobs_meta_is_saved_with_its_outcome() -> None:
+    job = claimed(meta={"team": "sales"})
+
+    write(outcome(job, "retry", meta={"page": 3}))
+
+    assert row(job.id).meta == {"page": 3}
+
+
+def test_a_requeued_job_that_succeeds_again_has_its_new_result() -> None:
+    job = claimed(tasks.noop, queue_name="again")
+    write(outcome(job, "succeed", result=1))
+    Job.objects.filter(pk=job.id).requeue()
+    assert Result.objects.count() == 0
+    second = claim(queues=["again"])[0]
+
+    write(outcome(second, "succeed", result=2))
+
+    assert row(job.id).result.value == 2
+
+
+# The fence
+
+
+def lose(job: ClaimedJob) -> None:
+    """Let the worker lose the job, as if it had been silent for too long."""
+    end_lease()
+    rescue_lost()
+    start_worker()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_outcome_after_a_rescue_changes_nothing_and_is_told_so(verb: str) -> None:
+    job = claimed()
+    lose(job)
+    before = (values(job.id), attempts_of(job))
+
+    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
+
+    assert ([late.job for late in written.late], written.done) == ([job], [])
+    assert (values(job.id), attempts_of(job)) == before
+    assert Result.objects.count() == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_outcome_while_another_worker_runs_the_job_changes_nothing(verb: str) -> None:
+    job = claimed(queue_name="contested")
+    lose(job)
+    start_worker("w2")
+    claim("w2", queues=["contested"])
+    before = values(job.id)
+
+    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
+
+    assert len(written.late) == 1
+    assert values(job.id) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_outcome_of_an_earlier_attempt_of_the_same_worker_changes_nothing(verb: str) -> None:
+    job = claimed(queue_name="contested")
+    lose(job)
+    claim(queues=["contested"])
+    before = values(job.id)
+
+    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
+
+    assert len(written.late) == 1
+    assert values(job.id) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("first", ["fail", "cancel", "retry", "snooze", "release"])
+def test_a_second_outcome_of_one_attempt_changes_nothing(first: str, verb: str) -> None:
+    job = claimed()
+    write(outcome(job, first, delay=60.0))
+    before = values(job.id)
+
+    written = write(outcome(job, verb, result=1, failure=FAILURE))
+
+    assert len(written.late) == 1
+    assert values(job.id) == before
+
+
+def test_a_success_that_is_written_twice_counts_as_written() -> None:
+    """The exchange writes again what a lost connection may have kept from being committed."""
+    job = claimed()
+    write(outcome(job, "succeed", result=1))
+    finished_at = row(job.id).finished_at
+
+    written = write(outcome(job, "succeed", result=1))
+
+    assert (len(written.done), written.late) == (1, [])
+    assert row(job.id).finished_at == finished_at
+
+
+def test_an_outcome_of_a_deleted_job_is_late() -> None:
+    job = claimed()
+    Job.objects.filter(pk=job.id).delete()
+
+    written = write(outcome(job, "fail", failure=FAILURE))
+
+    assert len(written.late) == 1
+    assert Attempt.objects.count() == 0
+
+
+def test_late_outcomes_do_not_keep_the_others_from_being_written() -> None:
+    lost, kept = claimed(), claimed()
+    Job.objects.filter(pk=lost.id).update(worker_id="w2")
+
+    written = write(outcome(lost, "succeed"), outcome(kept, "succeed", result=1))
+
+    assert [done.job for done in written.done] == [kept]
+    assert [late.job for late in written.late] == [lost]
+    assert row(kept.id).result.value == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("verb", VERBS)
+def test_of_a_rescue_and_an_outcome_at_once_one_wins_and_the_other_changes_nothing(verb: str) -> None:
+    job = claimed(max_attempts=5)
+    end_lease()
+    with Rival() as rival:
+        rival.begin()
+        rescued = rival.run(rescue_lost)
+        with Rival() as second:
+            waiting = second.start(lambda: write(outcome(job, verb, result=1)))
+            wait_until_blocked()
+            rival.commit()
+            written = waiting.result(20)
+
+    assert rescued == 1
+    assert len(written.late) == 1
+    assert (row(job.id).state, row(job.id).worker_id) == (JobState.READY, "")
+    assert attempts_of(job) == [(1, "w1", "crashed")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_rescue_passes_over_a_job_whose_outcome_is_just_being_written(verb: str) -> None:
+    job = claimed(max_attempts=5)
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: write(outcome(job, verb)))
+        end_lease_of_others = rival.run(Job.objects.filter(pk=job.id).values_list("state", flat=True).get)
+        rival.commit()
+    end_lease()
+
+    rescued = rescue_lost()
+
+    assert rescued == 0
+    assert row(job.id).state == end_lease_of_others
+
+
+# Cancel requests
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_running_job_that_was_asked_to_stop_ends_as_cancelled_whatever_it_did(verb: str) -> None:
+    job = claimed()
+    Job.objects.filter(pk=job.id).cancel()
+
+    written = write(outcome(job, verb, result=1, delay=60.0, failure=FAILURE))
+
+    ended, attempt = row(job.id), Attempt.objects.get()
+    assert ended.state == JobState.CANCELLED
+    assert [done.verb for done in written.done] == ["cancel"]
+    assert attempt.outcome == AttemptOutcome.CANCELLED
+    assert Result.objects.count() == 0
+
+
+def test_a_cancelled_job_keeps_the_error_it_ended_with() -> None:
+    job = claimed()
+    Job.objects.filter(pk=job.id).cancel()
+
+    write(outcome(job, "fail", failure=FAILURE))
+
+    attempt = Attempt.objects.get()
+    assert attempt.exception_class == "django_jobs.exceptions.JobCancelled"
+    assert attempt.message == "The job was cancelled while it was running. It ended with: bad"
+    assert attempt.traceback == "Traceback: bad\n"
+
+
+def test_a_request_after_the_success_changes_nothing() -> None:
+    job = claimed()
+    write(outcome(job, "succeed"))
+
+    asked = Job.objects.filter(pk=job.id).cancel()
+
+    assert asked == 0
+    assert row(job.id).state == JobState.SUCCEEDED
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("verb", ["retry", "release", "succeed"])
+def test_a_request_that_meets_an_outcome_is_never_lost(verb: str) -> None:
+    job = claimed()
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: write(outcome(job, verb, delay=60.0)))
+        with Rival() as second:
+            waiting = second.start(Job.objects.filter(pk=job.id).cancel)
+            wait_until_blocked()
+            rival.commit()
+            moved = waiting.result(20)
+
+    assert (moved, row(job.id).state) == ((0, "succeeded") if verb == "succeed" else (1, "cancelled"))
+
+
+# Progress, and jobs that the worker does not know
+
+
+def test_progress_is_written_for_running_jobs_of_the_worker_only() -> None:
+    ours, ended, others = claimed(), claimed(), claimed()
+    write(outcome(ended, "succeed"))
+    Job.objects.filter(pk=others.id).update(worker_id="w2")
+
+    write_progress("w1", {job.id: {"done": 1} for job in (ours, ended, others)})
+
+    assert [row(job.id).progress for job in (ours, ended, others)] == [{"done": 1}, None, None]
+
+
+def test_jobs_that_the_worker_does_not_know_are_given_back() -> None:
+    known, unknown = claimed(max_attempts=1), claimed(max_attempts=1)
+
+    given_back = give_back_unknown("w1", [known.id])
+
+    assert given_back == 1
+    assert row(known.id).state == JobState.RUNNING
+    assert (row(unknown.id).state, row(unknown.id).max_attempts) == (JobState.READY, 2)
+    assert attempts_of(unknown) == [(1, "w1", "interrupted")]
+
+
+def test_nothing_unknown_costs_one_query() -> None:
+    known = claimed()
+
+    with CaptureQueriesContext(connection) as captured:
+        give_back_unknown("w1", [known.id])
+
+    assert len(captured) == 1
+
+
+# Cancel and requeue by a person
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled"])
+def test_an_unstarted_job_is_cancelled_at_once(state: str) -> None:
+    result = tasks.noop.using(run_after=HOUR).enqueue() if state == "scheduled" else tasks.noop.enqueue()
+
+    cancelled = Job.objects.filter(pk=result.id).cancel()
+
+    assert cancelled == 1
+    assert row(result.id).state == JobState.CANCELLED
+    assert row(result.id).finished_at is not None
+
+
+def test_requeueing_gives_a_job_one_attempt_more_and_a_fresh_start() -> None:
+    job = claimed(max_attempts=1, queue_name="again")
+    Job.objects.filter(pk=job.id).cancel()
+    write(outcome(job, "fail"))
+
+    moved = Job.objects.filter(pk=job.id).requeue()
+
+    again = row(job.id)
+    assert moved == 1
+    assert (again.state, again.attempt, again.max_attempts, again.worker_id) == (JobState.READY, 1, 2, "")
+    assert (again.finished_at, again.cancel_requested_at, again.progress, again.run_after) == (None, None, None, None)
+    assert claim(queues=["again"])[0].attempt == 2
+
+
+def test_requeueing_passes_over_a_job_whose_unique_key_is_taken() -> None:
+    unique = tasks.noop.using(unique_key="once")
+    first = claimed(unique)
+    write(outcome(first, "fail"))
+    second = unique.enqueue()
+
+    moved = Job.objects.all().requeue()
+
+    assert moved == 0
+    assert row(first.id).state == JobState.FAILED
+    assert row(second.id).state == JobState.READY
