@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.core.checks import CheckMessage, Error
 
 from . import signals
 from .compat import (
@@ -23,6 +24,7 @@ from .compat import (
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
+    task_backends,
     task_enqueued,
 )
 from .exceptions import UnknownTask
@@ -87,6 +89,28 @@ class JobsBackend(BaseTaskBackend):
     supports_async_task = True
     supports_get_result = True
     supports_priority = True
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return what is wrong with this backend's entry in TASKS."""
+        entry = task_backends.settings.get(self.alias, {})
+        messages: list[CheckMessage] = []
+        # A subclass may have options of its own.
+        if type(self) is JobsBackend:
+            keys = {f"TASKS[{self.alias!r}]": entry.keys() - {"BACKEND", "QUEUES", "OPTIONS"}}
+            keys[f"TASKS[{self.alias!r}]['OPTIONS']"] = set(entry.get("OPTIONS") or ())
+            messages = [
+                Error(
+                    f"{place} has a key {key!r}, which JobsBackend does not know.",
+                    hint="Take it out; the settings of django_jobs go into DJANGO_JOBS.",
+                    id="django_jobs.E009",
+                )
+                for place, unknown in keys.items()
+                for key in sorted(unknown, key=str)
+            ]
+        if isinstance(entry.get("QUEUES"), str):
+            fact = f"TASKS[{self.alias!r}]['QUEUES'] is the text {entry['QUEUES']!r} and not a list of names."
+            messages.append(Error(fact, hint="Write a list; an empty one allows every queue.", id="django_jobs.E010"))
+        return messages
 
     def validate_task(self, task: DjangoTask) -> None:
         """Raise InvalidTask for a task that cannot become a job."""

@@ -15,6 +15,9 @@ from .exceptions import Interrupt, InvalidArgument
 
 Progress = dict[str, Any]
 
+# The largest number in JSON that every reader takes for what it is, as a double.
+_LARGEST = 1e308
+
 _current: ContextVar[JobContext | None] = ContextVar("django_jobs_current_job", default=None)
 
 
@@ -52,9 +55,9 @@ class JobContext(TaskContext):  # type: ignore[misc]
         Visible at once, also while the job is inside a transaction of its own. Raise InvalidArgument
         for anything but two numbers and a text.
         """
-        for name, value in (("done", done), ("total", total)):
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise InvalidArgument(f"progress(): {name} must be a number, not {value!r}.")
+        for name, value in (("done", done), ("total", 0 if total is None else total)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+                raise InvalidArgument(f"progress(): {name} must be a finite number, not a {type(value).__name__}.")
         if self.job_id is not None:
             text = str(message)[:500].replace("\x00", "\ufffd").encode(errors="replace").decode()
             self.report(self.job_id, {"done": done, "total": total, "message": text})

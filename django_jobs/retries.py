@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -31,6 +32,23 @@ def to_seconds(delay: Delay) -> float:
     return float(seconds)
 
 
+@dataclass(frozen=True)
+class _Growing:
+    """A delay that depends on the number of the attempt. Values, not closures, so that tasks can be pickled."""
+
+    first: float
+    factor: float
+    step: float
+    longest: float
+    jitter: float
+
+    def __call__(self, exception: BaseException, task_result: Any) -> float:
+        earlier = max(task_result.attempts, 1) - 1
+        # 64 doublings pass any ``longest``; more would overflow a float.
+        grown = self.first * self.factor ** min(earlier, 64) + self.step * earlier
+        return spread(min(grown, self.longest), self.jitter)
+
+
 def exponential(first: float = 2.0, factor: float = 2.0, longest: float = 3600.0, jitter: float = 0.25) -> Backoff:
     """Wait ``first`` seconds, then ``factor`` times as long each time, at most ``longest``.
 
@@ -38,32 +56,18 @@ def exponential(first: float = 2.0, factor: float = 2.0, longest: float = 3600.0
     not come back together: with the defaults the first lies between 1.5 and 2.5 s, the second
     between 3 and 5 s.
     """
-
-    def backoff(exception: BaseException, task_result: Any) -> float:
-        # 64 doublings pass any ``longest``; more would overflow a float.
-        steps = min(max(task_result.attempts, 1) - 1, 64)
-        return spread(min(first * factor**steps, longest), jitter)
-
-    return backoff
+    return _Growing(first, factor, 0.0, longest, jitter)
 
 
 def linear(step: float = 10.0, longest: float = 3600.0, jitter: float = 0.25) -> Backoff:
     """Wait ``step`` seconds more each time, at most ``longest``, spread by plus or minus ``jitter``."""
-
-    def backoff(exception: BaseException, task_result: Any) -> float:
-        return spread(min(step * max(task_result.attempts, 1), longest), jitter)
-
-    return backoff
+    return _Growing(step, 1.0, step, longest, jitter)
 
 
 def fixed(delay: Delay, jitter: float = 0.0) -> Backoff:
     """Wait ``delay`` (seconds or timedelta) each time, spread by plus or minus ``jitter``."""
     seconds = to_seconds(delay)
-
-    def backoff(exception: BaseException, task_result: Any) -> float:
-        return spread(seconds, jitter)
-
-    return backoff
+    return _Growing(seconds, 1.0, 0.0, seconds, jitter)
 
 
 def spread(seconds: float, jitter: float) -> float:

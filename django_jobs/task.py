@@ -170,11 +170,9 @@ def task(
         "meta": meta,
     }
     options = {option: value for option, value in options.items() if value is not None}
-    # Django 6.0 has no default for it.
-    options["run_after"] = None
 
     def decorate(function: Callable[..., Any]) -> Task:
-        return Task(func=function, **options)
+        return Task(func=function, run_after=None, **options)
 
     return decorate(function) if function is not None else decorate
 

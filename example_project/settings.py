@@ -36,7 +36,6 @@ else:
     # The development server has a new thread, and so a new connection, for each request: it could not keep any.
     DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0 if DEBUG else 60)
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -83,6 +82,13 @@ DEFAULT_FROM_EMAIL = "The Hill Road Shop <orders@hillroad.example>"
 # Every queue is allowed ("QUEUES": []); django_jobs makes those that the tasks name.
 TASKS = {"default": {"BACKEND": "django_jobs.backend.JobsBackend", "QUEUES": []}}
 DJANGO_JOBS = {"APP_VERSION": "example shop 1.0"}
+
+# Django's own framework logs a line for every job that starts and ends; the worker tells what is worth knowing.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"django.tasks": {"level": "WARNING"}, "django_tasks": {"level": "WARNING"}},
+}
 
 # The mail server of the shop is busy at the first try of every so manieth receipt, so that there are retries to
 # look at; 0 switches that off.

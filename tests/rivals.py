@@ -63,3 +63,9 @@ def wait_until_blocked() -> None:
             if cursor.fetchone():
                 return
     pytest.fail("No session came to wait for a lock.")
+
+
+def let_pass(call: Future[Any]) -> None:
+    """Wait for the end of a call that passes over locked rows; where rows cannot be locked it waits for the others."""
+    if connection.features.has_select_for_update_skip_locked:
+        call.result(TIMEOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -11,16 +12,15 @@ from django.test.utils import CaptureQueriesContext
 
 from django_jobs.models import Attempt, Job, Result
 from django_jobs.models.completion import give_back_unknown, write_progress
-from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import ClaimedJob, Failure
 from django_jobs.states import AttemptOutcome, JobState
 
 from . import tasks
-from .rivals import Rival, wait_until_blocked
-from .rows import HOUR, claim, claimed, end_lease, outcome, row, start_worker, values, write
+from .rows import HOUR, claim, claimed, outcome, row, start_worker, write
 
 FAILURE = Failure("builtins.ValueError", "bad", "Traceback: bad\n", "f" * 32)
 VERBS = ["succeed", "fail", "retry", "snooze", "cancel", "release"]
+ENDINGS = ("succeed", "fail", "cancel")
 
 pytestmark = pytest.mark.django_db
 
@@ -106,7 +106,7 @@ def test_each_of_many_retries_has_its_own_delay() -> None:
     write(*(outcome(job, "retry", delay=number * 1000.0) for number, job in enumerate(jobs)))
 
     moments = [row(job.id).run_after for job in jobs]
-    steps = {round((later - earlier).total_seconds(), 3) for earlier, later in zip(moments, moments[1:], strict=False)}
+    steps = {round((later - earlier).total_seconds(), 3) for earlier, later in itertools.pairwise(moments)}
     assert steps == {1000.0}
 
 
@@ -183,194 +183,6 @@ def test_a_requeued_job_that_succeeds_again_has_its_new_result() -> None:
     write(outcome(second, "succeed", result=2))
 
     assert row(job.id).result.value == 2
-
-
-# The fence
-
-
-def lose(job: ClaimedJob) -> None:
-    """Let the worker lose the job, as if it had been silent for too long."""
-    end_lease()
-    rescue_lost()
-    start_worker()
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_outcome_after_a_rescue_changes_nothing_and_is_told_so(verb: str) -> None:
-    job = claimed()
-    lose(job)
-    before = (values(job.id), attempts_of(job))
-
-    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
-
-    assert ([late.job for late in written.late], written.done) == ([job], [])
-    assert (values(job.id), attempts_of(job)) == before
-    assert Result.objects.count() == 0
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_outcome_while_another_worker_runs_the_job_changes_nothing(verb: str) -> None:
-    job = claimed(queue_name="contested")
-    lose(job)
-    start_worker("w2")
-    claim("w2", queues=["contested"])
-    before = values(job.id)
-
-    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
-
-    assert len(written.late) == 1
-    assert values(job.id) == before
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_outcome_of_an_earlier_attempt_of_the_same_worker_changes_nothing(verb: str) -> None:
-    job = claimed(queue_name="contested")
-    lose(job)
-    claim(queues=["contested"])
-    before = values(job.id)
-
-    written = write(outcome(job, verb, result=1, meta={"late": True}, failure=FAILURE))
-
-    assert len(written.late) == 1
-    assert values(job.id) == before
-
-
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("first", ["fail", "cancel", "retry", "snooze", "release"])
-def test_a_second_outcome_of_one_attempt_changes_nothing(first: str, verb: str) -> None:
-    job = claimed()
-    write(outcome(job, first, delay=60.0))
-    before = values(job.id)
-
-    written = write(outcome(job, verb, result=1, failure=FAILURE))
-
-    assert len(written.late) == 1
-    assert values(job.id) == before
-
-
-def test_a_success_that_is_written_twice_counts_as_written() -> None:
-    """The exchange writes again what a lost connection may have kept from being committed."""
-    job = claimed()
-    write(outcome(job, "succeed", result=1))
-    finished_at = row(job.id).finished_at
-
-    written = write(outcome(job, "succeed", result=1))
-
-    assert (len(written.done), written.late) == (1, [])
-    assert row(job.id).finished_at == finished_at
-
-
-def test_an_outcome_of_a_deleted_job_is_late() -> None:
-    job = claimed()
-    Job.objects.filter(pk=job.id).delete()
-
-    written = write(outcome(job, "fail", failure=FAILURE))
-
-    assert len(written.late) == 1
-    assert Attempt.objects.count() == 0
-
-
-def test_late_outcomes_do_not_keep_the_others_from_being_written() -> None:
-    lost, kept = claimed(), claimed()
-    Job.objects.filter(pk=lost.id).update(worker_id="w2")
-
-    written = write(outcome(lost, "succeed"), outcome(kept, "succeed", result=1))
-
-    assert [done.job for done in written.done] == [kept]
-    assert [late.job for late in written.late] == [lost]
-    assert row(kept.id).result.value == 1
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("verb", VERBS)
-def test_of_a_rescue_and_an_outcome_at_once_one_wins_and_the_other_changes_nothing(verb: str) -> None:
-    job = claimed(max_attempts=5)
-    end_lease()
-    with Rival() as rival:
-        rival.begin()
-        rescued = rival.run(rescue_lost)
-        with Rival() as second:
-            waiting = second.start(lambda: write(outcome(job, verb, result=1)))
-            wait_until_blocked()
-            rival.commit()
-            written = waiting.result(20)
-
-    assert rescued == 1
-    assert len(written.late) == 1
-    assert (row(job.id).state, row(job.id).worker_id) == (JobState.READY, "")
-    assert attempts_of(job) == [(1, "w1", "crashed")]
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_rescue_passes_over_a_job_whose_outcome_is_just_being_written(verb: str) -> None:
-    job = claimed(max_attempts=5)
-    with Rival() as rival:
-        rival.begin()
-        rival.run(lambda: write(outcome(job, verb)))
-        end_lease_of_others = rival.run(Job.objects.filter(pk=job.id).values_list("state", flat=True).get)
-        rival.commit()
-    end_lease()
-
-    rescued = rescue_lost()
-
-    assert rescued == 0
-    assert row(job.id).state == end_lease_of_others
-
-
-# Cancel requests
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_running_job_that_was_asked_to_stop_ends_as_cancelled_whatever_it_did(verb: str) -> None:
-    job = claimed()
-    Job.objects.filter(pk=job.id).cancel()
-
-    written = write(outcome(job, verb, result=1, delay=60.0, failure=FAILURE))
-
-    ended, attempt = row(job.id), Attempt.objects.get()
-    assert ended.state == JobState.CANCELLED
-    assert [done.verb for done in written.done] == ["cancel"]
-    assert attempt.outcome == AttemptOutcome.CANCELLED
-    assert Result.objects.count() == 0
-
-
-def test_a_cancelled_job_keeps_the_error_it_ended_with() -> None:
-    job = claimed()
-    Job.objects.filter(pk=job.id).cancel()
-
-    write(outcome(job, "fail", failure=FAILURE))
-
-    attempt = Attempt.objects.get()
-    assert attempt.exception_class == "django_jobs.exceptions.JobCancelled"
-    assert attempt.message == "The job was cancelled while it was running. It ended with: bad"
-    assert attempt.traceback == "Traceback: bad\n"
-
-
-def test_a_request_after_the_success_changes_nothing() -> None:
-    job = claimed()
-    write(outcome(job, "succeed"))
-
-    asked = Job.objects.filter(pk=job.id).cancel()
-
-    assert asked == 0
-    assert row(job.id).state == JobState.SUCCEEDED
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("verb", ["retry", "release", "succeed"])
-def test_a_request_that_meets_an_outcome_is_never_lost(verb: str) -> None:
-    job = claimed()
-    with Rival() as rival:
-        rival.begin()
-        rival.run(lambda: write(outcome(job, verb, delay=60.0)))
-        with Rival() as second:
-            waiting = second.start(Job.objects.filter(pk=job.id).cancel)
-            wait_until_blocked()
-            rival.commit()
-            moved = waiting.result(20)
-
-    assert (moved, row(job.id).state) == ((0, "succeeded") if verb == "succeed" else (1, "cancelled"))
 
 
 # Progress, and jobs that the worker does not know

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_jobs import enqueue_many
-from django_jobs.compat import InvalidTask, TaskResultStatus, task_enqueued
+from django_jobs.compat import InvalidTask, task_enqueued
 from django_jobs.enqueue import enqueue
-from django_jobs.exceptions import InvalidArgument, JobsError, UnknownTask
+from django_jobs.exceptions import InvalidArgument, UnknownTask
 from django_jobs.models import Job
 from django_jobs.notifications import can_notify
 from django_jobs.signals import job_enqueued
 from django_jobs.states import JobState
 
 from . import tasks
-from .rivals import Rival, wait_until_blocked
-from .rows import claim, outcome, row, start_worker, write
+from .rivals import Rival
+from .rows import row
 
 A_DAY = timedelta(days=1)
 
@@ -37,13 +35,6 @@ def statements(captured: CaptureQueriesContext, verb: str) -> list[str]:
 def hints(captured: CaptureQueriesContext) -> list[str]:
     """Return the notifications sent, as SQL."""
     return [query["sql"] for query in captured.captured_queries if "pg_notify" in query["sql"]]
-
-
-def nested(depth: int) -> Any:
-    value: Any = []
-    for _ in range(depth):
-        value = [value]
-    return value
 
 
 def raise_error(**kwargs: Any) -> None:
@@ -212,15 +203,6 @@ def test_one_unknown_task_among_many_refuses_all() -> None:
     assert Job.objects.count() == 0
 
 
-@pytest.mark.django_db
-def test_unique_jobs_among_others_keep_their_place_in_the_order() -> None:
-    unique = tasks.noop.using(unique_key="once")
-
-    enqueue_many([(tasks.noop, (1,), {}), (unique, (2,), {}), (tasks.noop, (3,), {})])
-
-    assert list(Job.objects.order_by("pk").values_list("args", flat=True)) == [[1], [2], [3]]
-
-
 # By path
 
 
@@ -240,198 +222,6 @@ def test_a_path_that_is_no_declared_task_is_refused(path: str) -> None:
         enqueue(path)
 
     assert Job.objects.count() == 0
-
-
-# Bad arguments
-
-
-BAD = [
-    pytest.param(object(), "Unsupported type", id="object"),
-    pytest.param(datetime(2030, 1, 1, tzinfo=UTC), "Unsupported type", id="datetime"),
-    pytest.param(uuid.uuid4(), "Unsupported type", id="uuid"),
-    pytest.param(Decimal("1.5"), "Unsupported type", id="decimal"),
-    pytest.param({1, 2}, "Unsupported type", id="set"),
-    pytest.param({"a": [{"b": {3}}]}, "Unsupported type", id="deep inside"),
-    pytest.param(b"\xff", "Unsupported value", id="bytes"),
-    pytest.param(float("nan"), "nan is not a JSON number", id="NaN"),
-    pytest.param(float("-inf"), "-inf is not a JSON number", id="infinity"),
-    pytest.param([1, {"a": float("inf")}], "inf is not a JSON number", id="infinity inside"),
-    pytest.param("a\x00b", "it contains a NUL character", id="NUL"),
-    pytest.param({"a\x00": 1}, "it contains a NUL character", id="NUL in a key"),
-    pytest.param("\ud800", "it contains a lone surrogate", id="surrogate"),
-    pytest.param(10**5000, "Exceeds the limit", id="huge number"),
-    pytest.param({(1, 2): 3}, "unhashable", id="tuple as a key"),
-    pytest.param(nested(100_000), "it is nested too deeply", id="nested"),
-]
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("value", "reason"), BAD)
-def test_a_positional_argument_that_json_cannot_hold_is_refused_by_place_and_name(value: Any, reason: str) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        tasks.add.enqueue(1, value)
-
-    assert str(caught.value).startswith("argument 2 ('b') cannot be stored as JSON: ")
-    assert reason in str(caught.value)
-    assert Job.objects.count() == 0
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("value", "reason"), BAD)
-def test_a_keyword_argument_that_json_cannot_hold_is_refused_by_name(value: Any, reason: str) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        tasks.add.enqueue(a=1, b=value)
-
-    assert str(caught.value).startswith("argument 'b' cannot be stored as JSON: ")
-    assert reason in str(caught.value)
-    assert Job.objects.count() == 0
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("value", "reason"), BAD)
-def test_a_note_that_json_cannot_hold_is_refused(value: Any, reason: str) -> None:
-    with pytest.raises(InvalidArgument, match="^meta cannot be stored as JSON: "):
-        tasks.noop.using(meta={"note": value}).enqueue()
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("name", ["a\x00", "\ud800"])
-def test_an_argument_with_a_name_that_cannot_be_stored_is_refused(name: str) -> None:
-    with pytest.raises(InvalidArgument, match="^the name '.*' of an argument cannot be stored"):
-        tasks.noop.enqueue(**{name: 1})
-
-
-@pytest.mark.django_db
-def test_the_context_is_not_counted_among_the_arguments() -> None:
-    with pytest.raises(InvalidArgument, match=r"^argument 1 \('subject'\) "):
-        tasks.tell_attempt.enqueue(object())
-
-
-def test_a_model_instance_is_refused_with_the_advice_to_pass_its_key() -> None:
-    with pytest.raises(InvalidArgument, match="Pass its primary key and load it in the task."):
-        tasks.noop.enqueue(ContentType(pk=1))
-
-
-def test_the_error_is_of_our_tree_and_what_django_documents() -> None:
-    assert issubclass(InvalidArgument, JobsError)
-    assert issubclass(InvalidArgument, TypeError)
-
-
-@pytest.mark.django_db
-def test_arguments_over_the_limit_are_refused_with_the_largest_named(settings: Any) -> None:
-    settings.DJANGO_JOBS = {"MAX_ARGUMENT_BYTES": 100}
-
-    with pytest.raises(InvalidArgument) as caught:
-        tasks.add.enqueue("x" * 40, b="y" * 60)
-
-    assert "more than MAX_ARGUMENT_BYTES (100). The largest is argument b (62 bytes)" in str(caught.value)
-    assert Job.objects.count() == 0
-
-
-@pytest.mark.django_db
-def test_arguments_up_to_the_limit_are_stored() -> None:
-    text = "x" * (1024 * 1024 - 2)
-
-    result = tasks.noop.enqueue(text)
-
-    assert row(result.id).args == [text]
-
-
-@pytest.mark.django_db
-def test_what_json_can_hold_is_stored_as_json_holds_it() -> None:
-    result = tasks.noop.enqueue((1, 2.5, None, True), {"ключ": ["ü", "😀", b"bytes"]}, "", -(10**30))
-
-    expected = [[1, 2.5, None, True], {"ключ": ["ü", "😀", "bytes"]}, "", -(10**30)]
-    assert row(result.id).args == expected
-    assert result.args == expected
-
-
-# Unique keys
-
-
-@pytest.mark.django_db
-def test_a_second_job_with_a_unique_key_is_the_first() -> None:
-    unique = tasks.add.using(unique_key="once")
-
-    first, second = unique.enqueue(1), unique.enqueue(2)
-
-    assert second.id == first.id
-    assert list(Job.objects.values_list("args", flat=True)) == [[1]]
-
-
-@pytest.mark.django_db
-def test_a_second_result_with_a_unique_key_tells_how_far_the_first_job_is() -> None:
-    unique = tasks.add.using(unique_key="once")
-    unique.enqueue(1)
-    start_worker()
-    claim()
-
-    second = unique.enqueue(2)
-
-    assert (second.status, second.args, second.attempts) == (TaskResultStatus.RUNNING, [1], 1)
-    assert second.started_at is not None
-
-
-@pytest.mark.django_db
-def test_a_unique_key_is_free_again_once_its_job_has_ended() -> None:
-    unique = tasks.noop.using(unique_key="once")
-    first = unique.enqueue()
-    start_worker()
-    write(outcome(claim()[0], "succeed"))
-
-    second = unique.enqueue()
-
-    assert second.id != first.id
-
-
-@pytest.mark.django_db
-def test_a_unique_key_does_not_abort_the_callers_transaction() -> None:
-    unique = tasks.noop.using(unique_key="once")
-    with transaction.atomic():
-        unique.enqueue()
-        unique.enqueue()
-        tasks.noop.enqueue()
-
-    assert Job.objects.count() == 2
-
-
-@pytest.mark.django_db
-def test_only_the_job_that_is_new_is_announced() -> None:
-    announced: list[str] = []
-
-    def receive_job(**kwargs: Any) -> None:
-        announced.append("job")
-
-    def receive_task(**kwargs: Any) -> None:
-        announced.append("task")
-
-    unique = tasks.noop.using(unique_key="once", run_after=A_DAY)
-    job_enqueued.connect(receive_job)
-    task_enqueued.connect(receive_task)
-    try:
-        unique.enqueue()
-        unique.enqueue_many([((), {}), ((), {})])
-    finally:
-        job_enqueued.disconnect(receive_job)
-        task_enqueued.disconnect(receive_task)
-
-    assert announced == ["job", "task"]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_of_two_sessions_that_enqueue_one_unique_key_at_once_one_waits_and_gets_the_others_job() -> None:
-    unique = tasks.noop.using(unique_key="once")
-    with Rival() as rival:
-        rival.begin()
-        first = rival.run(unique.enqueue)
-        with Rival() as second_rival:
-            waiting = second_rival.start(unique.enqueue)
-            wait_until_blocked()
-            rival.commit()
-            second = waiting.result(20)
-
-    assert second.id == first.id
-    assert Job.objects.count() == 1
 
 
 # Signals and hints

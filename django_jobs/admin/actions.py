@@ -90,7 +90,7 @@ def act(action: Action, ids: Sequence[int]) -> Tally:
 def reason_to_leave(action: Action, job: Job) -> str | None:
     """Return why the action leaves the job as it is, in words; None when it moves it."""
     if job.state not in action.sources:
-        return str(JobState(job.state).label)
+        return str(job.get_state_display())
     if action is CANCEL and job.state == JobState.RUNNING and job.cancel_requested_at is not None:
         return _("asked to stop already")
     return None
@@ -138,9 +138,10 @@ def _words_of(action: Action, left: Counter[str]) -> str:
 
 def _log(request: HttpRequest, action: Action, jobs: Sequence[Job]) -> None:
     for state in {job.state for job in jobs}:
+        moved = [job for job in jobs if job.state == state]
         LogEntry.objects.log_actions(
-            user_id=request.user.pk,
-            queryset=[job for job in jobs if job.state == state],
+            user_id=request.user.pk,  # type: ignore[arg-type]
+            queryset=moved,
             action_flag=DELETION if action is DELETE else CHANGE,
-            change_message=str(action.log % {"state": JobState(state).label}),
+            change_message=str(action.log % {"state": moved[0].get_state_display()}),
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils.formats import number_format
 from django.utils.html import format_html
-from django.utils.timezone import template_localtime
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 
 from ..models.backlog import MOST_COUNTED
@@ -19,7 +19,7 @@ EMPTY = "-"
 LONGEST_JSON = 50_000
 
 # value of a state or outcome -> the tone in which it is drawn; the rest is neutral
-_TONES = {
+_TONES: dict[str, str] = {
     JobState.RUNNING: "busy",
     JobState.SUCCEEDED: "good",
     JobState.FAILED: "bad",
@@ -49,7 +49,7 @@ def moment(value: datetime | None) -> str:
     """Return a time to the second, in the current time zone."""
     if value is None:
         return EMPTY
-    local = template_localtime(value)
+    local = localtime(value) if is_aware(value) else value
     date, time = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
     return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), date, time)
 
@@ -112,13 +112,14 @@ def progress_bar(progress: Any) -> str:
     """Return progress as a bar and words; anything that does not look like progress as JSON."""
     if not progress:
         return EMPTY
+    bar = ""
     match progress:
         case {"done": int() | float() as done, "total": int() | float() as total} if total > 0:
-            share = f"{min(max(done / total, 0), 1):.0%}"
+            share = f"{min(max(done, 0), total) / total:.0%}"
             words = _("%(done)s of %(total)s (%(share)s)") % {"done": done, "total": total, "share": share}
             bar = format_html('<progress max="{}" value="{}" aria-label="{}"></progress> ', total, done, _("Progress"))
         case {"done": int() | float() as done}:
-            words, bar = _("%(done)s done") % {"done": done}, ""
+            words = _("%(done)s done") % {"done": done}
         case _:
             return as_json(progress)
     return format_html("{}{} {}", bar, words, progress.get("message") or "")

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -22,7 +23,13 @@ class _ColumnFilter(admin.SimpleListFilter):
     """Compares one column; a value that is none of the choices works too, from a link or typed in the address."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        return queryset if self.value() is None else queryset.filter(**{str(self.parameter_name): self.value()})
+        value = self.value()
+        if value is None:
+            return queryset
+        if "\x00" in value:
+            # No text in a database has it, and PostgreSQL refuses to look for it.
+            raise IncorrectLookupParameters(f"{self.parameter_name} contains a NUL character.")
+        return queryset.filter(**{str(self.parameter_name): value})
 
     def has_output(self) -> bool:
         return super().has_output() or self.value() is not None

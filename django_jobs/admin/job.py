@@ -34,7 +34,9 @@ LARGEST_ID = 2**63 - 1
 def _time(name: str) -> Callable[[Any, Job], str]:
     """Return a column that shows one of the job's times to the second."""
 
-    @admin.display(description=Job._meta.get_field(name).verbose_name)
+    column: Any = Job._meta.get_field(name)
+
+    @admin.display(description=column.verbose_name)
     def show(self: Any, job: Job) -> str:
         return display.moment(getattr(job, name))
 
@@ -57,9 +59,9 @@ class JobAdmin(RowAdmin):
         "queue_name",
         "priority",
         "attempts_used",
-        "worker",
         "enqueued",
         "finished",
+        "worker",
     )
     list_filter = ("state", QueueFilter, TaskFilter, WorkerFilter, FinishedFilter)
     search_fields = ("id", "task_path", "unique_key")
@@ -135,7 +137,7 @@ class JobAdmin(RowAdmin):
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return self.gone(request)
         response = self.delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
         return response or HttpResponseRedirect(self.list_url(request))
 
@@ -222,7 +224,8 @@ class JobAdmin(RowAdmin):
 
     def _ask_before_deletion(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse:
         rows = list(queryset.order_by("-pk").values_list("pk", "state")[:MOST_MOVED])
-        states = Counter(state for pk, state in rows)
+        states = Counter(state for _pk, state in rows)
+        labels = dict(JobState.choices)
         running = states.pop(JobState.RUNNING, 0)
         title = ngettext("Delete %(count)d job?", "Delete %(count)d jobs?", states.total()) % {"count": states.total()}
         return self.confirmation(
@@ -230,7 +233,7 @@ class JobAdmin(RowAdmin):
             queryset,
             "delete.html",
             title,
-            counts=[(JobState(state).label, count) for state, count in sorted(states.items())],
+            counts=[(labels.get(state, state), count) for state, count in sorted(states.items())],
             running=running,
             newest=rows[0][0] if rows else "",
         )

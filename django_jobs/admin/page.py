@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_permission_codename
@@ -19,6 +20,7 @@ from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
 
 from .. import conf
 from .paging import CappedPaginator
@@ -67,7 +69,7 @@ class RowAdmin(admin.ModelAdmin):
             raise Http404
         row = self.get_object(request, unquote(object_id))
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return self.gone(request)
         if request.method == "POST":
             if not self._may(request, name):
                 raise PermissionDenied
@@ -86,7 +88,7 @@ class RowAdmin(admin.ModelAdmin):
     ) -> TemplateResponse:
         """Return a page that asks before an action; its form posts to where the action was called."""
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        selected = request.POST.getlist(admin.helpers.ACTION_CHECKBOX_NAME)
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         context |= {
             **self.admin_site.each_context(request),
             "title": title,
@@ -94,12 +96,17 @@ class RowAdmin(admin.ModelAdmin):
             "opts": self.opts,
             "media": self.media,
             "has_view_permission": True,
-            "action_checkbox_name": admin.helpers.ACTION_CHECKBOX_NAME,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "selected": selected,
             "select_across": request.POST.get("select_across", "0"),
             "back_url": self._back_url(request, queryset, is_list=bool(selected)),
         }
         return TemplateResponse(request, f"admin/django_jobs/{self.opts.model_name}/{template}", context)
+
+    def gone(self, request: HttpRequest) -> HttpResponseRedirect:
+        """Say that the row does not exist, and show the list."""
+        self.message_user(request, _("It does not exist any more: it has been deleted."), messages.WARNING)
+        return HttpResponseRedirect(self.list_url(request))
 
     def list_url(self, request: HttpRequest) -> str:
         """Return the address of the list, with the filters that the user came with."""

@@ -35,7 +35,7 @@ class CappedPaginator(Paginator):
 class JobChangeList(ChangeList):
     """The newest first, whatever the address says: any other order would sort the whole table."""
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet) -> list[str]:
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet) -> list[Any]:
         return ["-id"]
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet:

@@ -110,7 +110,7 @@ class QueueAdmin(RowAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.add_fieldsets if obj is None else self.fieldsets
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Jobs know their queue by its name, so that stays; only a pause has an end that can be moved."""
         if obj is None:
             return ()
@@ -221,8 +221,8 @@ class QueueAdmin(RowAdmin):
 def _pause_of(queue: Any) -> str:
     note = queue.paused_reason
     if queue.resume_at is not None:
-        until = _("until %(time)s") % {"time": f"{timezone.template_localtime(queue.resume_at):%Y-%m-%d %H:%M}"}
-        note = f"{note} ({until})" if note else until
+        until = format_html(_("until {time}"), time=display.moment(queue.resume_at))
+        note = format_html("{} ({})", note, until) if note else until
     return display.with_note(display.badge(_("paused"), "warn"), note)
 
 

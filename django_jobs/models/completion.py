@@ -43,7 +43,8 @@ def write_outcomes(worker_id: str, outcomes: Sequence[Outcome]) -> Written:
     written = Written()
     for outcome in outcomes:
         if outcome.meta is not None:
-            Job.objects.held_by(worker_id).filter(pk=outcome.job.id).update(meta=outcome.meta)
+            held = Job.objects.held_by(worker_id).filter(pk=outcome.job.id, attempt=outcome.job.attempt)
+            held.update(meta=outcome.meta)
     refused = _write_successes(worker_id, [outcome for outcome in outcomes if outcome.verb == "succeed"], written)
     others = [outcome for outcome in outcomes if outcome.verb != "succeed"]
     if refused or others:

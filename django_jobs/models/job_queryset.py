@@ -271,6 +271,7 @@ _AFRESH = {
     "finished_at": None,
     "cancel_requested_at": None,
     "progress": None,
-    "run_after": None,
+    # It waits from now on.
+    "run_after": Now(),
     "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
 }

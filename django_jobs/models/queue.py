@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -13,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf, notifications, signals
 from ..exceptions import InvalidOption
+from ..task import LONGEST_QUEUE_NAME, is_name
 from .database import JobsManager
 
 ALL_QUEUES = ("*",)
@@ -23,10 +25,16 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         """Make sure that the queue exists and return it.
 
         With ``upsert`` an existing queue takes the given settings; without, it stays as it is.
-        Raise InvalidOption for a setting that queues do not have.
+        Raise InvalidOption for a setting that queues do not have, and for a name or value that cannot be stored.
         """
         for setting in settings:
             self._refuse_unknown(setting)
+        if not is_name(name, LONGEST_QUEUE_NAME):
+            raise InvalidOption(f"The name of a queue is a text of 1 to {LONGEST_QUEUE_NAME} characters, not {name!r}.")
+        try:
+            Queue(name=name, **settings).clean_fields()
+        except ValidationError as error:
+            raise InvalidOption(f"Queue {name!r}: {error.message_dict}") from error
         if upsert:
             return self.update_or_create(name=name, defaults=settings)[0]
         return self.get_or_create(name=name, defaults=settings)[0]

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import InvalidOption
 from ..states import LIVE_WORKER, WorkerState
-from .database import JobsManager, exclusive, from_now, lock_free_rows
+from .database import JobsManager, exclusive, from_now, lock_free_rows, lock_rows
 
 
 class WorkerKind(models.TextChoices):
@@ -38,27 +38,25 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
     def register(self, worker_id: str, lease: timedelta, **fields: Any) -> None:
         """Write the row of a process that starts, with a lease of this length.
 
-        Raise InvalidOption if another live process goes by this worker_id.
+        Jobs that an earlier process left under this worker_id are taken from it. Raise InvalidOption if another
+        live process goes by it.
         """
+        values = fields | {"started_at": Now(), "last_seen": Now(), "expires_at": from_now(lease)}
+        values |= {"state": WorkerState.STARTING, "is_leader": False}
         with exclusive():
-            others = self.leased().filter(worker_id=worker_id)
-            other = others.exclude(hostname=fields["hostname"], pid=fields["pid"]).first()
+            # The row first: of two processes that start under one id at once, the second waits here for the first.
+            ended = {"state": WorkerState.STOPPED, "started_at": Now(), "last_seen": Now(), "expires_at": Now()}
+            self.bulk_create([Worker(worker_id=worker_id, **fields | ended)], ignore_conflicts=True)
+            mine = self.filter(worker_id=worker_id)
+            lock_rows(mine).get()
+            other = mine.leased().exclude(hostname=fields["hostname"], pid=fields["pid"]).first()
             if other is not None:
                 raise InvalidOption(
                     f"The worker id {worker_id!r} is in use by process {other.pid} on {other.hostname}. "
                     "Choose another --worker-id, or leave it out to get a unique one."
                 )
-            if self.filter(worker_id=worker_id).exists():
-                self._take_jobs_of_former(worker_id)
-            values = fields | {"started_at": Now(), "last_seen": Now(), "expires_at": from_now(lease)}
-            values |= {"state": WorkerState.STARTING, "is_leader": False}
-            self.update_or_create(worker_id=worker_id, defaults=values)
-
-    def _take_jobs_of_former(self, worker_id: str) -> None:
-        # Made here: the queries of jobs need those of workers.
-        from .rescue import rescue_lost
-
-        rescue_lost([worker_id], reason="Another process has started under its worker id.")
+            _take_jobs_of_former(worker_id)
+            mine.update(**values)
 
     def extend(self, worker_ids: Collection[str], lease: timedelta) -> set[str]:
         """Extend the leases of these processes by the database's clock, in one UPDATE; return those that are gone."""
@@ -90,6 +88,16 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
     def forget(self, older_than: timedelta) -> int:
         """Delete the rows of processes that were last seen longer ago than this and are not live."""
         return self.exclude(state__in=LIVE_WORKER).filter(last_seen__lt=from_now(-older_than)).delete()[0]
+
+
+def _take_jobs_of_former(worker_id: str) -> None:
+    """Take the jobs of an earlier process that had the id: it is dead, and its jobs would seem to be the new one's."""
+    # Imported here: the queries of jobs need those of workers.
+    from .job import Job
+    from .rescue import rescue_lost
+
+    if Job.objects.held_by(worker_id).exists():
+        rescue_lost([worker_id], reason="Another process has started under its worker id.")
 
 
 class Worker(models.Model):

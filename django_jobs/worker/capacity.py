@@ -43,6 +43,10 @@ class Capacity:
         mean = outcome.duration if self._mean is None else self._mean
         self._mean = mean + (outcome.duration - mean) * _WEIGHT
 
+    def stop_claiming_ahead(self) -> None:
+        """Forget how short jobs were: claim for free threads only, until the next ones have ended."""
+        self._mean = None
+
     def ahead(self) -> int:
         """Return how many jobs to claim beyond the free threads."""
         if self._mean is None or self._mean >= self._claim_ahead:

@@ -214,7 +214,11 @@ class Exchange(Service):
 
     def _give_back_unbegun(self) -> None:
         """Give back claimed jobs that must not begin here, or that others could begin sooner."""
-        everything = not self.is_claiming or self._abandons or self._is_stuck()
+        is_stuck = self._is_stuck()
+        if is_stuck:
+            # Else the same turn would claim again what it gives back.
+            self._capacity.stop_claiming_ahead()
+        everything = not self.is_claiming or self._abandons or is_stuck
         closed = {job.queue_name for job in self._held.values()}.difference(self._queues)
         if everything or closed:
             unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)

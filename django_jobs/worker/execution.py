@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from .. import conf, signals
 from ..backend import JobResult, JobsBackend
-from ..compat import DjangoTask, InvalidTaskBackend, TaskError, TaskResultStatus, task_backends, task_started
+from ..compat import DjangoTask, InvalidTask, InvalidTaskBackend, TaskError, TaskResultStatus, task_backends, task_started
 from ..context import JobContext, Progress, current_job, reset_current_job, set_current_job
 from ..enqueue import clean_json
 from ..exceptions import (
@@ -60,11 +60,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs one at a time per call; shared by all threads. ``report`` takes a job's progress."""
+    """Runs jobs one at a time per call; shared by all threads.
+
+    ``report`` takes a job's progress; ``needs_thread`` says that ``aexecute`` needs one for each job.
+    """
 
     call: Call
     acall: AsyncCall
     report: Callable[[int, Progress], None]
+    needs_thread: bool = False
 
     def execute(self, job: ClaimedJob, window: Window) -> Outcome:
         """Run one attempt of a job in this thread."""
@@ -103,7 +107,8 @@ class Runner:
 
 def make_runner(factories: list[Factory], report: Callable[[int, Progress], None]) -> Runner:
     """Return a runner with the middleware built around the call of the task."""
-    return Runner(build_chain(factories, call_task), build_async_chain(factories, acall_task), report)
+    chain = build_async_chain(factories, acall_task)
+    return Runner(build_chain(factories, call_task), chain.call, report, chain.needs_thread)
 
 
 def call_task(job: ClaimedJob) -> Any:
@@ -170,14 +175,15 @@ class _Attempt:
 
     def _outcome(self, **values: Any) -> Outcome:
         outcome = Outcome(job=self.job, started_at=self.started_at, **values)
-        if self.meta == self.job.meta:
+        if not (self.meta or self.job.meta):
             return outcome
         try:
-            return replace(outcome, meta=clean_json(self.meta, "meta"))
+            meta = as_json(self.meta, "meta")
         except InvalidArgument as error:
             # The job's work is done; what it noted beside it is not worth failing it for.
             logger.warning("Job %s: its meta is not saved: %s", self.job.id, error)
             return outcome
+        return outcome if meta == self.job.meta else replace(outcome, meta=meta)
 
 
 def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str, float]:
@@ -214,7 +220,7 @@ def _backoff(error: BaseException, job: ClaimedJob, task_result: Any) -> Any:
     backoff = task.backoff if isinstance(task, Task) else DEFAULT_BACKOFF
     try:
         return backoff(error, task_result)
-    except Exception:
+    except BaseException:
         logger.exception("Job %s: the backoff of %s raised; the default is used.", job.id, job.task_path)
         return DEFAULT_BACKOFF(error, task_result)
 
@@ -231,7 +237,7 @@ def _usable(delay: Any, job: ClaimedJob, task_result: Any) -> float:
 def clean_result(value: Any, job: ClaimedJob) -> Any:
     """Return a task's return value as JSON holds it. Raise InvalidResult for what it cannot hold."""
     try:
-        cleaned = clean_json(value, f"The return value of {job.task_path}")
+        cleaned = as_json(value, f"The return value of {job.task_path}")
     except InvalidArgument as error:
         raise InvalidResult(f"{error} The job is not run again: its work was done.") from error
     limit, size = conf.read("MAX_RESULT_BYTES"), len(json.dumps(cleaned))
@@ -243,10 +249,21 @@ def clean_result(value: Any, job: ClaimedJob) -> Any:
     return cleaned
 
 
+def as_json(value: Any, what: str) -> Any:
+    """Return ``value`` as JSON holds it. Raise InvalidArgument also where the value's own code raises anything else."""
+    try:
+        return clean_json(value, what)
+    except InvalidArgument:
+        raise
+    except BaseException as error:
+        told = f"{type(error).__name__}: {describe_failure(error).message}"
+        raise InvalidArgument(f"{what} cannot be stored as JSON: reading it raised {told}.") from error
+
+
 def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
     """Return the TaskResult of a job that this worker holds, from memory."""
     values: dict[str, Any] = {
-        "task": declared_task(job),
+        "task": task_as_enqueued(job),
         "id": str(job.id),
         "status": TaskResultStatus.RUNNING,
         "enqueued_at": job.enqueued_at,
@@ -275,10 +292,22 @@ def backend_class(job: ClaimedJob) -> type:
         return JobsBackend
 
 
-def declared_task(job: ClaimedJob) -> Any:
-    """Return the job's task as it was enqueued; None if it is not declared here: the call says so."""
+def task_as_enqueued(job: ClaimedJob) -> Any:
+    """Return the job's task with the options that it was enqueued with; None if it is not declared here."""
+    task = declared_task(job)
+    options = {name: getattr(job, name) for name in ("priority", "queue_name", "run_after", "backend")}
+    if task is None or all(getattr(task, name) == value for name, value in options.items()):
+        return task
     try:
-        task = find_task(job.task_path)
+        return task.using(**options)
+    except (InvalidTask, InvalidTaskBackend):
+        # TASKS no longer has the backend, or no longer this queue in it.
+        return task
+
+
+def declared_task(job: ClaimedJob) -> Any:
+    """Return the job's task; None if it is not declared here: the call says so."""
+    try:
+        return find_task(job.task_path)
     except UnknownTask:
         return None
-    return task

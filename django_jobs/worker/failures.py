@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 import traceback
 from pathlib import Path
@@ -15,8 +16,9 @@ LONGEST_TRACEBACK = 50_000
 
 _CUT = "[... cut ...]\n"
 _OURS = str(Path(__file__).resolve().parent.parent)
+# With the separator: a project may stand beside ours with a name that begins as ours.
 _NOT_THE_PROJECT = tuple(
-    {*(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), _OURS}
+    path + os.sep for path in {*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), _OURS}
 )
 
 
@@ -51,7 +53,7 @@ def fingerprint(class_path: str, trace: TracebackType | None) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as second:  # noqa: BLE001
+    except BaseException as second:  # noqa: BLE001
         # Somebody's __str__ is broken; the job failed all the same, and says so.
         return f"<str() of the exception raised {type(second).__name__}>"
 
@@ -59,7 +61,7 @@ def _text_of(error: BaseException) -> str:
 def _traceback_of(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as second:  # noqa: BLE001
+    except BaseException as second:  # noqa: BLE001
         text = f"<the traceback could not be formatted: {type(second).__name__}>"
     if len(text) > LONGEST_TRACEBACK:
         # The end says what was raised and where.

@@ -9,17 +9,16 @@
 
 ``job`` is a ``ClaimedJob`` (id, task_path, queue_name, args, kwargs, attempt, ...); what ``run`` returns is the result of
 the job, and what it raises is its failure. ``DJANGO_JOBS["MIDDLEWARE"]`` names factories, outermost first. For ``async
-def`` tasks ``call`` is a coroutine function; a factory that answers with a plain function then is run in a
-thread, as Django does with requests.
+def`` tasks ``call`` is a coroutine function; where a factory answers with a plain function then, each such job gets a
+thread, and with it database connections, of its own, as requests do in Django.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, NamedTuple
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.utils.module_loading import import_string
 
 from .. import conf
@@ -41,6 +40,8 @@ def load_factories() -> list[Factory]:
             raise InvalidOption(
                 f"DJANGO_JOBS['MIDDLEWARE'] names {path!r}, which cannot be imported: {error}"
             ) from error
+        if not callable(factory):
+            raise InvalidOption(f"DJANGO_JOBS['MIDDLEWARE'] names {path!r}, which is not callable.")
         factories.append(factory)
     return factories
 
@@ -50,18 +51,32 @@ def build_chain(factories: list[Factory], innermost: Call) -> Call:
     call = innermost
     for factory in reversed(factories):
         call = _built(factory, call)
+        if _is_asynchronous(call):
+            raise InvalidOption(f"The middleware {factory!r} must return a plain function where the call is one.")
     return call
 
 
-def build_async_chain(factories: list[Factory], innermost: AsyncCall) -> AsyncCall:
+class AsyncChain(NamedTuple):
+    """``needs_thread``: some middleware is a plain function, which would hold up whoever shares its thread."""
+
+    call: AsyncCall
+    needs_thread: bool
+
+
+def build_async_chain(factories: list[Factory], innermost: AsyncCall) -> AsyncChain:
     """Return ``innermost`` wrapped in the middleware, for ``async def`` functions."""
-    call = innermost
+    call, needs_thread = innermost, False
     for factory in reversed(factories):
         run = _built(factory, call)
-        if not iscoroutinefunction(run):
-            run = sync_to_async(_built(factory, async_to_sync(call)), thread_sensitive=False)
+        if not _is_asynchronous(run):
+            run = sync_to_async(_built(factory, async_to_sync(call)))
+            needs_thread = True
         call = run
-    return call
+    return AsyncChain(call, needs_thread)
+
+
+def _is_asynchronous(call: Any) -> bool:
+    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))
 
 
 def _built(factory: Factory, call: Any) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import connections
@@ -24,12 +24,19 @@ from django.utils import timezone, translation
 # A connection that was idle this long (seconds) may have been cut by a firewall or a restart of the server.
 CHECK_AFTER_IDLE = 5.0
 
-# Statements whose effect outlives their transaction.
+# How long to wait (seconds) until the server has heard that a query is not wanted any more.
+_CANCEL_TIMEOUT = 5.0
+
+# Statements whose effect outlives their transaction: first in the text, or after another statement, a comment, or
+# the quote in the repr of psycopg's composed SQL. One too many costs a connection, one too few spoils the next job.
 _CHANGES_SESSION = re.compile(
-    r"\s*(SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b|PRAGMA\b|ATTACH\b"
-    r"|CREATE\s+(LOCAL\s+|GLOBAL\s+)?TEMP)|.*\b(set_config|pg_advisory_lock\w*|pg_try_advisory_lock\w*)\s*\(",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:^|[;'\"]|\*/|--[^\n]*\n)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b"
+    r"|PRAGMA\b|ATTACH\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
+    r"|\b(?:set_config|pg_advisory_lock\w*|pg_try_advisory_lock\w*)\s*\(",
+    re.IGNORECASE,
 )
+# Of longer statements, inserts of many rows, only so many characters are searched.
+_SEARCHED = 4000
 
 
 class Sessions:
@@ -42,34 +49,47 @@ class Sessions:
     @contextmanager
     def clean(self) -> Iterator[None]:
         """Run one job inside: clean state before it, and what it left behind put right after it."""
-        self._check_idle()
+        self.prepare()
+        try:
+            yield
+        finally:
+            self.put_right()
+
+    @property
+    def are_idle(self) -> bool:
+        """Say whether the connections have been idle so long that ``prepare()`` checks them."""
+        return time.monotonic() - self._idle_since >= CHECK_AFTER_IDLE
+
+    def prepare(self) -> None:
+        """Make the thread's state clean for a job."""
+        if self.are_idle:
+            self._check()
+        for connection in connections.all():
+            if self._watch not in connection.execute_wrappers:
+                connection.execute_wrappers.append(self._watch)
         translation.deactivate()
         timezone.deactivate()
-        try:
-            with ExitStack() as watches:
-                for connection in connections.all():
-                    watches.enter_context(connection.execute_wrapper(self._watch))
-                yield
-        finally:
-            self._put_right()
-            translation.deactivate()
-            timezone.deactivate()
-            self._idle_since = time.monotonic()
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        if _CHANGES_SESSION.match(sql if isinstance(sql, str) else str(sql)):
+        text = sql if isinstance(sql, str) else repr(sql)
+        if _CHANGES_SESSION.search(text[:_SEARCHED]):
             self._changed.add(context["connection"].alias)
         return execute(sql, params, many, context)
 
-    def _check_idle(self) -> None:
-        if time.monotonic() - self._idle_since < CHECK_AFTER_IDLE:
-            return
+    def _check(self) -> None:
         for connection in connections.all(initialized_only=True):
             if connection.connection is not None and not connection.is_usable():
                 discard(connection)
+        self._idle_since = time.monotonic()
 
-    def _put_right(self) -> None:
+    def put_right(self) -> None:
+        """Close the connections that a job has left broken or changed; others stay open for the next."""
+        translation.deactivate()
+        timezone.deactivate()
+        self._idle_since = time.monotonic()
         for connection in connections.all(initialized_only=True):
+            # With DEBUG every query is kept here, for a request that never comes.
+            connection.queries_log.clear()
             if connection.alias in self._changed or is_spoiled(connection):
                 discard(connection)
             elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
@@ -83,9 +103,16 @@ def is_spoiled(connection: BaseDatabaseWrapper) -> bool:
         return True
     if connection.connection is None:
         return False
-    if connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"] or is_in_transaction(connection):
+    try:
+        if connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"] or is_in_transaction(connection):
+            return True
+    except _driver_error(connection):
+        # The job has closed the driver's own connection.
         return True
-    return connection.errors_occurred and not connection.is_usable()
+    if connection.errors_occurred and not connection.is_usable():
+        return True
+    connection.errors_occurred = False
+    return False
 
 
 def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
@@ -112,11 +139,38 @@ def discard(connection: BaseDatabaseWrapper) -> None:
     """Close the connection whatever its state; this thread gets a fresh one when it next asks."""
     # Django refuses to forget a connection that is closed inside a transaction.
     connection.in_atomic_block = False
+    if _must_be_kept(connection):
+        _roll_back(connection)
+        return
     try:
+        _end_session(connection)
         connection.close()
     finally:
-        if not _must_be_kept(connection):
-            del connections[connection.alias]
+        del connections[connection.alias]
+
+
+def _end_session(connection: BaseDatabaseWrapper) -> None:
+    """Make sure that nobody goes on with the session: not the server with a query, nor a pool with its settings."""
+    raw: Any = connection.connection
+    with suppress(_driver_error(connection)):
+        # 1 is ACTIVE: an interrupt has broken off a query, which would go on and keep its locks.
+        if getattr(getattr(raw, "info", None), "transaction_status", 0) == 1:
+            raw.cancel_safe(timeout=_CANCEL_TIMEOUT)
+        if raw is not None and is_pooled(connection):
+            raw.close()
+
+
+def _roll_back(connection: BaseDatabaseWrapper) -> None:
+    with suppress(_driver_error(connection)):
+        connection.connection.rollback()
+    connection.needs_rollback = connection.closed_in_transaction = False
+    connection.savepoint_ids, connection.atomic_blocks = [], []
+    connection.set_autocommit(connection.settings_dict["AUTOCOMMIT"])
+
+
+def _driver_error(connection: BaseDatabaseWrapper) -> type[Exception]:
+    error: type[Exception] = connection.Database.Error  # type: ignore[attr-defined]
+    return error
 
 
 def _must_be_kept(connection: BaseDatabaseWrapper) -> bool:

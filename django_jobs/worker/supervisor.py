@@ -85,7 +85,7 @@ class Child:
     def hear(self) -> set[str] | None:
         """Return what the worker has said; None when its process has ended."""
         try:
-            data = self.line.recv(65536)
+            data = self.line.recv(65536, socket.MSG_DONTWAIT)
         except OSError:
             data = b""
         if not data:
@@ -217,6 +217,8 @@ class Supervisor:
                 self._leader.wake()
         # A process that a job has forked may hold the dead worker's end of the line.
         for child in [child for child in self._children.values() if child.process.poll() is not None]:
+            # Its last words may have come after the select.
+            child.hear()
             self._bury(child)
 
     def _bury(self, child: Child) -> None:

@@ -10,6 +10,8 @@ from django_jobs.models import Job
 
 from .models import SalesReport, Upload
 
+SHOWN_PROBLEMS = 50
+
 
 def status_of(upload: Upload) -> dict[str, Any]:
     """Return the counts and the state of everything that belongs to an upload.
@@ -26,6 +28,7 @@ def status_of(upload: Upload) -> dict[str, Any]:
         "lines": {"done": upload.lines if upload.imported_at else progress.get("done", 0), "total": upload.lines},
         "receipts": {"done": orders["receipts"], "total": orders["stored"]},
         "rejected": upload.rejected_lines.count(),
+        "problems": [str(line) for line in upload.rejected_lines.all()[:SHOWN_PROBLEMS]],
         "report": report and _report(report),
         "done": report is not None or bool(job and job["state"] in ("failed", "cancelled")),
     }

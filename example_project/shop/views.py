@@ -57,8 +57,7 @@ def sample(request: HttpRequest, name: str) -> FileResponse:
 def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one upload; the page keeps itself up to date with ``upload_status``."""
     found = get_object_or_404(Upload.objects.defer("text"), pk=pk)
-    rejected = found.rejected_lines.all()[:50]
-    return render(request, "shop/upload.html", {"upload": found, "status": status_of(found), "rejected": rejected})
+    return render(request, "shop/upload.html", {"upload": found, "status": status_of(found)})
 
 
 @require_GET

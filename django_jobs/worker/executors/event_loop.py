@@ -1,23 +1,31 @@
 """``async def`` functions, on one event loop in a thread of its own.
 
 Synchronous code that such jobs call through ``sync_to_async``, the ORM for one, runs in asgiref's single thread, with one
-connection for each database. A running job is interrupted by cancelling its coroutine.
+connection for each database; with a plain middleware, in a thread for each job. A running job is interrupted by cancelling
+its coroutine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import copy_context
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
-from ...exceptions import Interrupt
+from ...exceptions import Interrupt, JobInterrupted
 from ...outcomes import ClaimedJob, Outcome
 from ..execution import Runner, Window
 from ..sessions import Sessions
+
+logger = logging.getLogger("django_jobs")
+
+# How long jobs that the loop's end cancels may take to see to it (seconds).
+_CANCEL_GRACE = 1.0
 
 
 class _TaskWindow(Window):
@@ -45,13 +53,15 @@ class LoopExecutor:
         self._runner = runner
         self._done = done
         self._on_death = on_death
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
-        self._sessions: Sessions | None = None
+        # Of asgiref's thread.
+        self._sessions = Sessions()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="django_jobs event loop", daemon=True)
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     def submit(self, job: ClaimedJob) -> None:
@@ -60,7 +70,8 @@ class LoopExecutor:
 
     def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
         """Ask these jobs to stop, those of them that are running here."""
-        self._loop.call_soon_threadsafe(self._cancel, set(ids), reason)
+        if not self._stopping:
+            self._loop.call_soon_threadsafe(self._cancel, set(ids), reason)
 
     def stop(self) -> None:
         """End the loop. Jobs that are still running on it are abandoned."""
@@ -74,12 +85,21 @@ class LoopExecutor:
 
     def _work(self) -> None:
         try:
-            self._loop.run_forever()
+            self._loop.run_until_complete(sync_to_async(self._sessions.prepare)())
+            while not self._stopping:
+                self._run_loop()
             self._loop.run_until_complete(self._clean_up())
-            self._loop.close()
         finally:
+            self._loop.close()
             if not self._stopping:
                 self._on_death(self)
+
+    def _run_loop(self) -> None:
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # asyncio ends the loop when a task that a job has started raises these; whoever awaits it hears of it too.
+            logger.error("A coroutine of a job raised %r; the event loop goes on.", error)
 
     def _begin(self, job: ClaimedJob) -> None:
         window = _TaskWindow()
@@ -95,10 +115,13 @@ class LoopExecutor:
                     task.cancel()
 
     async def _run(self, job: ClaimedJob, window: _TaskWindow) -> None:
+        if self._sessions.are_idle:
+            await sync_to_async(self._sessions.prepare)()
         window.has_begun = True
         try:
-            outcome = await self._runner.aexecute(job, window)
-            await sync_to_async(self._put_right)()
+            async with self._thread_of_job():
+                outcome = await self._runner.aexecute(job, window)
+                await sync_to_async(self._put_right)()
         except asyncio.CancelledError:
             # A request to stop that came after the job's end: its outcome stands.
             pass
@@ -106,14 +129,23 @@ class LoopExecutor:
             del self._running[job.id]
         self._done(outcome)
 
+    def _thread_of_job(self) -> AbstractAsyncContextManager[object]:
+        return ThreadSensitiveContext() if self._runner.needs_thread else nullcontext()
+
     def _put_right(self) -> None:
+        if self._runner.needs_thread:
+            connections.close_all()
+            return
         # In asgiref's thread, between whole pieces of synchronous code: what is open now was left open.
-        if self._sessions is None:
-            self._sessions = Sessions()
         with self._sessions.clean():
             pass
 
     async def _clean_up(self) -> None:
-        for task, _ in list(self._running.values()):
+        tasks = []
+        for task, window in list(self._running.values()):
+            window.request = window.request or JobInterrupted
             task.cancel()
+            tasks.append(task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
         await sync_to_async(connections.close_all)()

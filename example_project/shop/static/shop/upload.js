@@ -3,6 +3,7 @@
 
 const PAUSE = 500;
 const upload = document.getElementById("upload");
+const problems = document.getElementById("problems");
 const report = document.getElementById("report");
 
 function show(status) {
@@ -16,6 +17,8 @@ function show(status) {
     bar.value = done;
     upload.querySelector(`[data-count="${name}"]`).textContent = `${done} of ${total}`;
   }
+  problems.hidden = !status.problems.length;
+  fill(problems, "problems", status.problems);
   if (status.report) showReport(status.report);
 }
 
@@ -24,14 +27,16 @@ function showReport(values) {
   for (const name of ["orders", "revenue"]) {
     report.querySelector(`[data-report="${name}"]`).textContent = values[name];
   }
-  for (const name of ["best_sellers", "countries"]) {
-    const items = values[name].map((text) => {
-      const item = document.createElement("li");
-      item.textContent = text;
-      return item;
-    });
-    report.querySelector(`[data-list="${name}"]`).replaceChildren(...items);
-  }
+  for (const name of ["best_sellers", "countries"]) fill(report, name, values[name]);
+}
+
+function fill(section, name, texts) {
+  const items = texts.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  });
+  section.querySelector(`[data-list="${name}"]`).replaceChildren(...items);
 }
 
 async function follow() {

@@ -1,0 +1,183 @@
+"""The tasks of the process tests. Each tells the ledger what it does; see ``tests/process/ledger.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+
+from django_jobs import current_job, task
+from django_jobs.retries import fixed
+
+from .process.ledger import gate_is_open, write
+
+# A job that nobody lets go ends by itself, so that a test which failed leaves no worker busy for long.
+_LONGEST_HOLD = 60.0
+
+
+def note(event: str) -> None:
+    """Write a line about the running job into the ledger."""
+    job = current_job()
+    assert job is not None
+    write(event, job.job_id, job.attempt)
+
+
+def _until(gate: str) -> Iterator[None]:
+    until = time.monotonic() + _LONGEST_HOLD
+    while not gate_is_open(gate) and time.monotonic() < until:
+        yield
+
+
+@task(max_attempts=5)
+def touch() -> None:
+    """Say that it ran."""
+    note("ran")
+
+
+@task
+def write_nothing() -> None:
+    """Take as little time as a job can."""
+
+
+@task
+def write_id(number: int) -> None:
+    """Write its id into the table that the test has made."""
+    job = current_job()
+    assert job is not None
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO job_ids (job_id, pid) VALUES (%s, %s)", [job.job_id, os.getpid()])
+
+
+@task
+def hold(gate: str = "gate") -> None:
+    """Run until the test opens the gate."""
+    note("begin")
+    for _ in _until(gate):
+        time.sleep(0.005)
+    note("end")
+
+
+@task
+async def hold_async(gate: str = "gate") -> None:
+    note("begin")
+    for _ in _until(gate):
+        await asyncio.sleep(0.005)
+    note("end")
+
+
+@task
+def hold_then_fail_first(gate: str = "gate") -> None:
+    """Run until the test opens the gate; the first attempt fails then."""
+    note("begin")
+    for _ in _until(gate):
+        time.sleep(0.005)
+    job = current_job()
+    assert job is not None
+    if job.attempt == 1:
+        raise ValueError("as the test wants it")
+    note("end")
+
+
+@task
+def hold_stubbornly(gate: str = "gate") -> None:
+    """Run until the test opens the gate, whatever the worker asks meanwhile."""
+    note("begin")
+    for _ in _until(gate):
+        try:
+            time.sleep(0.005)
+        except BaseException:
+            note("asked")
+    note("end")
+
+
+@task
+def pause_briefly(seconds: float) -> None:
+    note("begin")
+    time.sleep(seconds)
+    note("end")
+
+
+@task
+def hold_interpreter(seconds: int) -> None:
+    """Keep the whole process from running Python, as a long call into C code does that keeps the GIL."""
+    note("begin")
+    ctypes.PyDLL(None).sleep(seconds)
+    note("end")
+
+
+@task
+def kill_worker(how: str) -> None:
+    """End the worker's process from inside."""
+    note("begin")
+    if how == "exit":
+        os._exit(9)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def leave_a_child(gate: str = "gate") -> None:
+    """Fork, as libraries do, and leave a process behind that has all of the worker's open files."""
+    note("begin")
+    with warnings.catch_warnings():
+        # Python warns of forks in processes with threads, and the tests run with warnings as errors.
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        for _ in _until(gate):
+            time.sleep(0.01)
+        os._exit(0)
+    note("forked")
+
+
+@task(backoff=fixed(0.3), max_attempts=3)
+def fail() -> None:
+    note("begin")
+    raise ValueError("as the test wants it")
+
+
+@task
+def import_in_a_transaction(gate: str = "gate") -> None:
+    """Show progress from inside a transaction that stays open until the test opens the gate."""
+    job = current_job()
+    assert job is not None
+    with transaction.atomic():
+        Group.objects.create(name="unseen")
+        note("begin")
+        job.progress(3, 10, "chunk 3")
+        for _ in _until(gate):
+            time.sleep(0.005)
+
+
+@task
+def read_in_transaction(gate: str = "gate") -> None:
+    """Show progress from inside a transaction that has only read."""
+    job = current_job()
+    assert job is not None
+    with transaction.atomic():
+        Group.objects.count()
+        note("begin")
+        job.progress(3, 10, "chunk 3")
+        for _ in _until(gate):
+            time.sleep(0.005)
+
+
+@task
+def query(gate: str = "gate") -> None:
+    """Ask the database on and on until the test opens the gate."""
+    note("begin")
+    for _ in _until(gate):
+        Group.objects.count()
+
+
+@task
+async def query_async(gate: str = "gate") -> None:
+    note("begin")
+    for _ in _until(gate):
+        await Group.objects.acount()
