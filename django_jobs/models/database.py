@@ -62,7 +62,6 @@ def exclusive() -> Iterator[None]:
         return
     # Connecting sets the mode anew.
     connection.ensure_connection()
-    connection.ensure_connection()
     before = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
     try:
