@@ -211,7 +211,7 @@ def result_of(job: Job) -> JobResult:
 
 def _task_of(job: Job) -> DjangoTask:
     task = find_task(job.task_path)
-    changes = {"priority": job.priority, "queue_name": job.queue_name, "run_after": job.run_after}
+    changes: dict[str, Any] = {"priority": job.priority, "queue_name": job.queue_name, "run_after": job.run_after}
     try:
         return task.using(**changes, backend=job.backend)
     except (InvalidTask, InvalidTaskBackend):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig
@@ -26,7 +26,7 @@ BACKEND = "django_jobs.backend.JobsBackend"
 
 
 @register("django_jobs")
-def check_settings(app_configs: list[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check DJANGO_JOBS and what it needs of DATABASES and TASKS."""
     try:
         unknown = conf.unknown_keys()
@@ -164,7 +164,7 @@ def _load(path: Any) -> tuple[Any, str | None]:
         return None, f"cannot be imported: its module raises {type(error).__name__}: {error}"
 
 
-def _accepts(function: Callable[..., Any], count: int) -> bool:
+def _accepts(function: Any, count: int) -> bool:
     """Say whether ``function`` can be called with so many positional arguments."""
     if not callable(function):
         return False

@@ -35,13 +35,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: str, verbosity: int = 1) -> None:
-    """Send our log, and what jobs log without handlers of their own, to standard error.
+    """Send our log to standard error; as JSON also what jobs log, where the project has no handlers of its own.
 
     ``verbosity`` is that of Django's commands: 0 warnings, 1 the life of workers and failures, 2 each job.
     """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     formatter = JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT)
-    for name in ("", "django_jobs"):
+    for name in ("django_jobs", "") if log_format == "json" else ("django_jobs",):
         logger = logging.getLogger(name)
         if not logger.handlers:
             handler = logging.StreamHandler(sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_jobs_of_one_bulk_insert_keep_their_order() -> None:
     taken = [claim(limit=1)[0].args[0] for _ in range(50)] + [job.args[0] for job in claim(limit=250)]
 
     assert taken == list(range(300))
+
+
+def test_the_order_is_that_of_the_ids_wherever_the_rows_lie() -> None:
+    ids = enqueued(*[0] * 20)
+    # A row that is written again is stored behind the others.
+    for pk in reversed(ids):
+        Job.objects.filter(pk=pk).update(meta={"touched": True})
+
+    with CaptureQueriesContext(connection) as captured:
+        taken = [job.id for job in claim(limit=20)]
+
+    assert taken == ids
+    # An index that is walked in order hides it where the statement does not ask for the order.
+    assert any(re.search(r"ORDER BY \S+ DESC, \S+ ASC", query["sql"]) for query in captured.captured_queries)
 
 
 def test_the_order_holds_across_queues() -> None:

@@ -292,7 +292,10 @@ def test_an_unknown_task_fails_once_per_attempt_with_backoff() -> None:
         Job.objects.filter(pk=result.id).stage()
 
     assert states == [(JobState.SCHEDULED, 1), (JobState.SCHEDULED, 2), (JobState.FAILED, 3)]
-    assert "'tests.tasks.nooop' is not a declared task. Did you mean 'tests.tasks.noop'?" in history(row(result.id))[0].message
+    assert (
+        "'tests.tasks.nooop' is not a declared task. Did you mean 'tests.tasks.noop'?"
+        in history(row(result.id))[0].message
+    )
 
 
 def test_arguments_that_do_not_fit_the_function_fail_the_job() -> None:

@@ -46,7 +46,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         with exclusive():
             # The row first: of two processes that start under one id at once, the second waits here for the first.
             ended = {"state": WorkerState.STOPPED, "started_at": Now(), "last_seen": Now(), "expires_at": Now()}
-            self.bulk_create([Worker(worker_id=worker_id, **fields | ended)], ignore_conflicts=True)
+            self.bulk_create([self.model(worker_id=worker_id, **fields | ended)], ignore_conflicts=True)
             mine = self.filter(worker_id=worker_id)
             lock_rows(mine).get()
             other = mine.leased().exclude(hostname=fields["hostname"], pid=fields["pid"]).first()

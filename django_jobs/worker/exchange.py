@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -28,6 +28,8 @@ from ..outcomes import ClaimedJob, Failure, Outcome
 from .announcer import Announcer
 from .capacity import Capacity
 from .failures import describe_failure
+from .options import WorkerOptions
+from .owner import Owner
 from .progress import ProgressBoard
 from .service import Service
 from .wakeup import Wakeup
@@ -49,34 +51,28 @@ class Exchange(Service):
     def __init__(
         self,
         worker_id: str,
-        patterns: Sequence[str],
+        options: WorkerOptions,
         capacity: Capacity,
         announcer: Announcer,
         *,
-        poll_interval: float,
-        notify: bool,
-        report: Callable[[], bool],
-        report_interval: float,
-        on_lease_lost: Callable[[], None],
-        on_due: Callable[[], None],
-        pulse: Callable[[], None],
+        owner: Owner,
         on_death: Callable[[Service], None] | None = None,
     ) -> None:
         super().__init__(on_death)
         self.worker_id = worker_id
         self.is_claiming = True
-        # None: no limit. runworker --once claims one job; burst ends the worker when there is nothing left.
-        self.claims_left: int | None = None
-        self.on_nothing_left: Callable[[], None] | None = None
+        # None: no limit.
+        self.claims_left = 1 if options.once else None
         self.idle = threading.Event()
         self.processed = self.failed = 0
-        self._patterns = list(patterns)
+        self._ends_when_idle = options.once or options.burst
+        self._patterns = list(options.queues)
+        self._poll_interval = options.poll_interval
+        self._report_interval = options.heartbeat_interval
         self._capacity = capacity
         self._announcer = announcer
-        self._poll_interval = poll_interval
-        self._report, self._report_interval = report, report_interval
-        self._on_lease_lost, self._on_due, self._pulse = on_lease_lost, on_due, pulse
-        self._wakeup = Wakeup(notify)
+        self._owner = owner
+        self._wakeup = Wakeup(options.notify)
         self._outbox: SimpleQueue[Outcome] = SimpleQueue()
         self._unwritten: list[Outcome] = []
         self._held: dict[int, ClaimedJob] = {}
@@ -131,7 +127,7 @@ class Exchange(Service):
     # The loop
 
     def run_once(self) -> float:
-        self._pulse()
+        self._owner.pulse()
         self._collect()
         self._look_around()
         is_full = self._turn()
@@ -146,7 +142,7 @@ class Exchange(Service):
             if kind == notifications.READY and name in self._queues:
                 continue
             if kind == notifications.DUE:
-                self._on_due()
+                self._owner.on_due()
             elif kind != notifications.READY or matches(name, self._patterns):
                 self._look_at = 0.0
 
@@ -200,10 +196,10 @@ class Exchange(Service):
         """Write our own row: counters, state, the health of the loops."""
         self._report_at, self._reported_at = now + self._report_interval, now
         self._reported = (self.processed, len(self._held))
-        if self._report():
+        if self._owner.report():
             self._reconcile()
         else:
-            self._on_lease_lost()
+            self._owner.on_lease_lost()
 
     def _reconcile(self) -> None:
         """Give back running jobs that the database says are ours and that we do not know."""
@@ -331,7 +327,7 @@ class Exchange(Service):
         self._after_commit(written, [])
         if not Worker.objects.live().filter(worker_id=self.worker_id).exists():
             logger.error("%s", lost)
-            self._on_lease_lost()
+            self._owner.on_lease_lost()
 
     def _settle(self) -> None:
         """Say whether this worker holds nothing; in a burst, end when nothing is left to claim."""
@@ -339,5 +335,5 @@ class Exchange(Service):
             self.idle.clear()
             return
         self.idle.set()
-        if self.on_nothing_left is not None and self.is_claiming:
-            self.on_nothing_left()
+        if self._ends_when_idle and self.is_claiming:
+            self._owner.on_nothing_left()

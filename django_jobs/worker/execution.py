@@ -19,7 +19,15 @@ from django.utils import timezone
 
 from .. import conf, signals
 from ..backend import JobResult, JobsBackend
-from ..compat import DjangoTask, InvalidTask, InvalidTaskBackend, TaskError, TaskResultStatus, task_backends, task_started
+from ..compat import (
+    DjangoTask,
+    InvalidTask,
+    InvalidTaskBackend,
+    TaskError,
+    TaskResultStatus,
+    task_backends,
+    task_started,
+)
 from ..context import JobContext, Progress, current_job, reset_current_job, set_current_job
 from ..enqueue import clean_json
 from ..exceptions import (

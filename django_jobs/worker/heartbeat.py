@@ -7,6 +7,7 @@ those that have ended and those whose own loops have stood still for ``HANG_TIME
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -33,10 +34,18 @@ class Heartbeat(Service):
         self._interval = interval
         self._lease = timedelta(seconds=timeout)
         self._on_gone = on_gone
+        self._renewed_at = time.monotonic()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Say whether our leases are live: counted from when we began to renew them, by our own clock."""
+        return time.monotonic() - self._renewed_at < self._lease.total_seconds()
 
     def run_once(self) -> float:
+        began = time.monotonic()
         worker_ids = self._alive()
         gone = Worker.objects.extend(worker_ids, self._lease) if worker_ids else set()
+        self._renewed_at = began
         for worker_id in worker_ids:
             if worker_id not in gone:
                 signals.send(signals.worker_heartbeat, Worker, worker_id=worker_id)

@@ -58,8 +58,10 @@ class Leader(Service):
         *,
         lease: float,
         poll_interval: float,
+        is_beating: Callable[[], bool] = lambda: True,
         on_death: Callable[[Service], None] | None = None,
     ) -> None:
+        """Lead as ``holder``; ``is_beating`` says whether the leases of this host's own workers are live."""
         super().__init__(on_death)
         self.is_leading = False
         self._holder = holder
@@ -67,6 +69,7 @@ class Leader(Service):
         self._elect_every = min(2.0, lease / 5)
         self._elect_at = 0.0
         self._poll_interval = poll_interval
+        self._is_beating = is_beating
         self._duties = [DutyLoop(duty) for duty in duties]
         self._dead: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._grace_until = 0.0
@@ -82,7 +85,8 @@ class Leader(Service):
         if not self.is_leading:
             return self._elect_every
         pause = min(self._stage(), self._elect_every)
-        if time.monotonic() >= self._grace_until:
+        # A host that stood still longer than its leases would else take the jobs of its own workers.
+        if time.monotonic() >= self._grace_until and self._is_beating():
             pause = min(pause, *(duty.do_if_due(time.monotonic()) for duty in self._duties), self._poll_interval)
         return max(pause, 0.0)
 

@@ -82,6 +82,13 @@ class Sessions:
                 discard(connection)
         self._idle_since = time.monotonic()
 
+    def close(self) -> None:
+        """Close the thread's connections, and watch them no more."""
+        for connection in connections.all(initialized_only=True):
+            if self._watch in connection.execute_wrappers:
+                connection.execute_wrappers.remove(self._watch)
+        connections.close_all()
+
     def put_right(self) -> None:
         """Close the connections that a job has left broken or changed; others stay open for the next."""
         translation.deactivate()

@@ -132,6 +132,7 @@ class Supervisor:
             own_duties(timeout),
             lease=timeout,
             poll_interval=options.poll_interval,
+            is_beating=lambda: heartbeat.is_fresh,
             on_death=self._on_death,
         )
         services: list[Service] = [heartbeat, self._leader]

@@ -99,28 +99,10 @@ class Worker:
         self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died)
         self._loop = LoopExecutor(options.async_concurrency, runner, self._done, self._died)
         self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
-        self._exchange = self._make_exchange()
-        self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
-
-    def _make_exchange(self) -> Exchange:
-        options = self.options
-        exchange = Exchange(
-            self.worker_id,
-            options.queues,
-            self._capacity,
-            self._announcer,
-            poll_interval=options.poll_interval,
-            notify=options.notify,
-            report=self._report,
-            report_interval=options.heartbeat_interval,
-            on_lease_lost=self._on_lease_lost,
-            on_due=self._on_due,
-            pulse=self._link.pulse,
-            on_death=self._died,
+        self._exchange = Exchange(
+            self.worker_id, options, self._capacity, self._announcer, owner=self, on_death=self._died
         )
-        exchange.claims_left = 1 if options.once else None
-        exchange.on_nothing_left = self._on_nothing_left if options.once or options.burst else None
-        return exchange
+        self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
 
     def _make_services_of_one_alone(self) -> list[Service]:
         options = self.options
@@ -128,7 +110,7 @@ class Worker:
             lambda: [self.worker_id],
             options.heartbeat_interval,
             options.heartbeat_timeout,
-            lambda gone: self._on_lease_lost(),
+            lambda gone: self.on_lease_lost(),
             self._died,
         )
         duties = own_duties(options.heartbeat_timeout)
@@ -137,6 +119,7 @@ class Worker:
             duties,
             lease=options.heartbeat_timeout,
             poll_interval=options.poll_interval,
+            is_beating=lambda: heartbeat.is_fresh,
             on_death=self._died,
         )
         plugins = plugin_duties()
@@ -269,7 +252,7 @@ class Worker:
         for service in self._alone:
             service.stop(_LAST_WRITES)
         if not self._lease_lost:
-            self._report()
+            self.report()
             WorkerRow.objects.mark_stopped(self.worker_id)
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
@@ -298,7 +281,12 @@ class Worker:
             concurrency=options.concurrency,
         )
 
-    def _report(self) -> bool:
+    def pulse(self) -> None:
+        """Tell the supervisor that the exchange advances."""
+        self._link.pulse()
+
+    def report(self) -> bool:
+        """Write this worker's row. False: it is held for lost, or stopped."""
         return WorkerRow.objects.report(
             self.worker_id,
             state=self._state,
@@ -309,20 +297,23 @@ class Worker:
             loops=self.health(),
         )
 
-    def _on_due(self) -> None:
+    def on_due(self) -> None:
+        """Pass on to whoever may be the leader that a scheduled job may be due."""
         self._link.hint_due()
         for service in self._alone:
             if isinstance(service, Leader):
                 service.wake()
 
-    def _on_nothing_left(self) -> None:
+    def on_nothing_left(self) -> None:
+        """End a burst, unless jobs have come up that no queue or no leader has made ready yet."""
         if self._exchange.claims_left == 0 or not (declare_queues() or Job.objects.stage_due()):
             self._link.say_drained()
             self.request_stop()
             return
         self._exchange.look_soon()
 
-    def _on_lease_lost(self) -> None:
+    def on_lease_lost(self) -> None:
+        """End at once: the jobs are others' now."""
         logger.error("Worker %s has lost its lease: its jobs are others' now. It ends.", self.worker_id)
         self._lease_lost = True
         self.exit_code = EXIT_LEASE_LOST

@@ -58,7 +58,8 @@ def _download(version: str, directory: Path) -> Path:
     if done.returncode or not archives:
         raise NotFetched(
             f"Django's own tests are in the source distribution of Django {version}, which pip could not download. "
-            f"Run it again with the package index in reach: {' '.join(command[1:5])} ...\n{done.stderr[-2000:]}"
+            "Run the tests once with the package index in reach; they are kept in .tests/ from then on.\n"
+            f"{' '.join(command)}\n{done.stderr[-2000:]}"
         )
     return archives[0]
 

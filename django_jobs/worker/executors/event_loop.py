@@ -11,8 +11,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, nullcontext
-from contextvars import copy_context
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextvars import Context, copy_context
+from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
@@ -54,6 +55,7 @@ class LoopExecutor:
         self._done = done
         self._on_death = on_death
         self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
         self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
         # Of asgiref's thread.
         self._sessions = Sessions()
@@ -61,45 +63,52 @@ class LoopExecutor:
         self._thread = threading.Thread(target=self._work, name="django_jobs event loop", daemon=True)
 
     def start(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._thread.start()
 
     def submit(self, job: ClaimedJob) -> None:
         # Each job gets a copy of this moment's context, so that variables that one sets are its own.
-        self._loop.call_soon_threadsafe(self._begin, job, context=copy_context())
+        self._tell(self._begin, job, context=copy_context())
 
     def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
         """Ask these jobs to stop, those of them that are running here."""
-        if not self._stopping:
-            self._loop.call_soon_threadsafe(self._cancel, set(ids), reason)
+        self._tell(self._cancel, set(ids), reason)
 
     def stop(self) -> None:
         """End the loop. Jobs that are still running on it are abandoned."""
-        if not self._stopping:
-            self._stopping = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._stopping = True
+        self._tell(self._stop.set)
+
+    def _tell(self, call: Callable[..., object], *args: Any, context: Context | None = None) -> None:
+        # A loop that has ended, or died, refuses: there is nobody left to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args, context=context)
 
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
     def _work(self) -> None:
+        life = self._loop.create_task(self._live())
         try:
-            self._loop.run_until_complete(sync_to_async(self._sessions.prepare)())
-            while not self._stopping:
-                self._run_loop()
-            self._loop.run_until_complete(self._clean_up())
+            while not life.done():
+                self._run_until(life)
         finally:
-            self._loop.close()
             if not self._stopping:
                 self._on_death(self)
+            self._loop.close()
 
-    def _run_loop(self) -> None:
+    def _run_until(self, life: asyncio.Task[None]) -> None:
         try:
-            self._loop.run_forever()
+            self._loop.run_until_complete(life)
         except (SystemExit, KeyboardInterrupt) as error:
             # asyncio ends the loop when a task that a job has started raises these; whoever awaits it hears of it too.
             logger.error("A coroutine of a job raised %r; the event loop goes on.", error)
+
+    async def _live(self) -> None:
+        await sync_to_async(self._sessions.prepare)()
+        await self._stop.wait()
+        await self._clean_up()
 
     def _begin(self, job: ClaimedJob) -> None:
         window = _TaskWindow()
@@ -118,6 +127,7 @@ class LoopExecutor:
         if self._sessions.are_idle:
             await sync_to_async(self._sessions.prepare)()
         window.has_begun = True
+        outcome: Outcome | None = None
         try:
             async with self._thread_of_job():
                 outcome = await self._runner.aexecute(job, window)
@@ -127,7 +137,8 @@ class LoopExecutor:
             pass
         finally:
             del self._running[job.id]
-        self._done(outcome)
+            if outcome is not None:
+                self._done(outcome)
 
     def _thread_of_job(self) -> AbstractAsyncContextManager[object]:
         return ThreadSensitiveContext() if self._runner.needs_thread else nullcontext()
@@ -148,4 +159,4 @@ class LoopExecutor:
             tasks.append(task)
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
-        await sync_to_async(connections.close_all)()
+        await sync_to_async(self._sessions.close)()

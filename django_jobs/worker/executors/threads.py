@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 
@@ -30,8 +31,8 @@ class _ThreadWindow(Window):
 
     def __init__(self) -> None:
         # Guards ``job`` and ``request`` between this thread and the exchange thread, so that an interrupt meant
-        # for one job never reaches the next one on the same thread.
-        self._lock = threading.Lock()
+        # for one job never reaches the next one on the same thread. Reentrant, because it can tell its owner.
+        self._lock = threading.RLock()
         self._job: ClaimedJob | None = None
         self._request: type[Interrupt] | None = None
         self._thread_id = 0
@@ -48,9 +49,12 @@ class _ThreadWindow(Window):
                     self._job = None
                     # An interrupt that has been set and not yet raised must not hit what comes after.
                     _set_exception(self._thread_id, None)
-                return
+                break
             except Interrupt:
                 continue
+        # Python promises nothing about an exception between taking the lock and the block that gives it back.
+        while self._lock._is_owned():  # type: ignore[attr-defined]
+            self._lock.release()
 
     def asked_to_stop(self) -> Interrupt | None:
         return self._request() if self._request is not None else None
@@ -87,14 +91,14 @@ class ThreadExecutor:
 
     def take_back(self) -> list[ClaimedJob]:
         """Return the jobs that no thread has begun, in order; they are not run."""
-        jobs: list[ClaimedJob] = []
-        while True:
-            try:
-                job = self._inbox.get_nowait()
-            except Empty:
-                return jobs
-            if job is not None:
-                jobs.append(job)
+        taken: list[ClaimedJob | None] = []
+        with suppress(Empty):
+            while True:
+                taken.append(self._inbox.get_nowait())
+        for _ in range(taken.count(None)):
+            # The order to stop stands.
+            self._inbox.put(None)
+        return [job for job in taken if job is not None]
 
     def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
         """Ask these jobs to stop, those of them that are running here."""
@@ -117,16 +121,22 @@ class ThreadExecutor:
             surroundings = _warm_context()
             while (job := self._inbox.get()) is not None:
                 # A copy for each job: context variables that one sets are not seen by the next.
-                self._done(surroundings.copy().run(self._run, job, window, sessions))
+                surroundings.copy().run(self._run, job, window, sessions)
             stopped = True
             connections.close_all()
         finally:
             if not stopped:
                 self._on_death(self)
 
-    def _run(self, job: ClaimedJob, window: _ThreadWindow, sessions: Sessions) -> Outcome:
-        with sessions.clean():
-            return self._runner.execute(job, window)
+    def _run(self, job: ClaimedJob, window: _ThreadWindow, sessions: Sessions) -> None:
+        outcome: Outcome | None = None
+        try:
+            with sessions.clean():
+                outcome = self._runner.execute(job, window)
+        finally:
+            # Also when the thread dies of what the job has left behind.
+            if outcome is not None:
+                self._done(outcome)
 
 
 def _warm_context() -> Context:

@@ -1,0 +1,120 @@
+"""Started executors, fed by the test itself, and gates at which their jobs wait for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from queue import Queue
+from typing import Any
+
+from django_jobs.context import ignore_progress
+from django_jobs.outcomes import ClaimedJob, Outcome
+from django_jobs.worker.execution import make_runner
+from django_jobs.worker.executors.event_loop import LoopExecutor
+from django_jobs.worker.executors.threads import ThreadExecutor
+from django_jobs.worker.middleware import Factory
+
+from .attempts import claimed_job
+from .worker_tasks import do, do_async, doing
+
+TIMEOUT = 10.0
+
+
+class Threads:
+    """A started executor, and what it told."""
+
+    def __init__(self, size: int) -> None:
+        self.outcomes: Queue[Outcome] = Queue()
+        self.deaths: Queue[object] = Queue()
+        self.executor = ThreadExecutor(size, make_runner([], ignore_progress), self.outcomes.put, self.deaths.put)
+        self.executor.start()
+
+    def outcome(self) -> Outcome:
+        return self.outcomes.get(timeout=TIMEOUT)
+
+    def run(self, body: Callable[..., Any]) -> Outcome:
+        """Run a job to its end."""
+        self.executor.submit(claimed_job(do, doing(body)))
+        return self.outcome()
+
+    def begin(self, body: Callable[..., Any], task: Any = do) -> ClaimedJob:
+        """Submit a job, and return it."""
+        job = claimed_job(task, doing(body))
+        self.executor.submit(job)
+        return job
+
+    def end(self) -> None:
+        self.executor.stop()
+        for thread in self.executor._threads:
+            thread.join(TIMEOUT)
+
+
+class Gate:
+    """A place in a job: the test waits until the job is there, and lets it go on."""
+
+    def __init__(self) -> None:
+        self._reached, self._opened = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        """Called by the job. Python code all the way, so that an interrupt gets in."""
+        self._reached.set()
+        deadline = time.monotonic() + TIMEOUT
+        while not self._opened.is_set() and time.monotonic() < deadline:
+            pass
+
+    def wait(self) -> None:
+        assert self._reached.wait(TIMEOUT)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class Loop:
+    """A started executor, and what it told."""
+
+    def __init__(self, factories: Sequence[Factory] = ()) -> None:
+        self.outcomes: Queue[Outcome] = Queue()
+        self.deaths: Queue[object] = Queue()
+        runner = make_runner(list(factories), ignore_progress)
+        self.executor = LoopExecutor(100, runner, self.outcomes.put, self.deaths.put)
+        self.executor.start()
+
+    def outcome(self) -> Outcome:
+        return self.outcomes.get(timeout=TIMEOUT)
+
+    def begin(self, body: Callable[..., Awaitable[Any]], task: Any = do_async) -> ClaimedJob:
+        """Submit a job, and return it."""
+        job = claimed_job(task, doing(body))
+        self.executor.submit(job)
+        return job
+
+    def run(self, body: Callable[..., Awaitable[Any]]) -> Outcome:
+        """Run a job to its end."""
+        self.begin(body)
+        return self.outcome()
+
+    def end(self) -> None:
+        self.executor.stop()
+        self.executor._thread.join(TIMEOUT)
+
+
+class AsyncGate:
+    """A place where a coroutine waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._opened: asyncio.Event | None = None
+
+    async def __call__(self) -> None:
+        self._opened, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self.reached.set()
+        await self._opened.wait()
+
+    def wait(self) -> None:
+        assert self.reached.wait(TIMEOUT)
+
+    def open(self) -> None:
+        assert self._opened is not None
+        self._loop.call_soon_threadsafe(self._opened.set)
