@@ -72,9 +72,13 @@ class Listener:
         for name in ("cursor_factory", "context"):
             parameters.pop(name, None)
         self._connection: Any = connection.Database.connect(**parameters, autocommit=True)  # type: ignore[attr-defined]
-        if role:
-            self._connection.execute("SELECT set_config('role', %s, false)", [role])
-        self._connection.execute(f"LISTEN {CHANNEL}")
+        try:
+            if role:
+                self._connection.execute("SELECT set_config('role', %s, false)", [role])
+            self._connection.execute(f"LISTEN {CHANNEL}")
+        except BaseException:
+            self._connection.close()
+            raise
 
     def fileno(self) -> int:
         """Return the socket to wait on. Raise the driver's error when the connection is gone."""

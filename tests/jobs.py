@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Group
@@ -19,6 +20,7 @@ from django_jobs.retries import fixed
 
 from .process.ledger import gate_is_open, write
 
+HOUR = timedelta(hours=1)
 # A job that nobody lets go ends by itself, so that a test which failed leaves no worker busy for long.
 _LONGEST_HOLD = 60.0
 
@@ -106,6 +108,13 @@ def pause_briefly(seconds: float) -> None:
 
 
 @task
+async def pause_briefly_async(seconds: float) -> None:
+    note("begin")
+    await asyncio.sleep(seconds)
+    note("end")
+
+
+@task
 def hold_interpreter(seconds: int) -> None:
     """Keep the whole process from running Python, as a long call into C code does that keeps the GIL."""
     note("begin")
@@ -157,21 +166,20 @@ def import_in_a_transaction(gate: str = "gate") -> None:
 
 
 @task
-def read_in_transaction(gate: str = "gate") -> None:
-    """Show progress from inside a transaction that has only read."""
+def import_in_steps(gate: str = "gate") -> None:
+    """Show progress."""
     job = current_job()
     assert job is not None
-    with transaction.atomic():
-        Group.objects.count()
-        note("begin")
-        job.progress(3, 10, "chunk 3")
-        for _ in _until(gate):
-            time.sleep(0.005)
+    note("begin")
+    job.progress(3, 10, "chunk 3")
+    for _ in _until(gate):
+        time.sleep(0.005)
 
 
 @task
 def query(gate: str = "gate") -> None:
     """Ask the database on and on until the test opens the gate."""
+    Group.objects.count()
     note("begin")
     for _ in _until(gate):
         Group.objects.count()

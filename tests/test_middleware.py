@@ -226,6 +226,25 @@ def test_an_asynchronous_middleware_is_awaited_around_an_asynchronous_task() -> 
     assert seen == [("async", "tests.worker_tasks.do_async")]
 
 
+def test_a_middleware_may_be_an_object_that_is_called_as_a_coroutine_function() -> None:
+    class Middleware:
+        def __init__(self, call: Any) -> None:
+            self._call = call
+
+        async def __call__(self, job: ClaimedJob) -> Any:
+            return [await self._call(job), "through the object"]
+
+    async def body() -> str:
+        return "done"
+
+    def factory(call: Any) -> Any:
+        return Middleware(call) if iscoroutinefunction(call) else call
+
+    outcome = run_async(claimed_job(do_async, doing(body)), [factory])
+
+    assert outcome.result == ["done", "through the object"]
+
+
 def test_one_middleware_serves_both_kinds_of_tasks() -> None:
     outcome = run(claimed_job(do, returning("done")), [both_ways])
 

@@ -6,8 +6,10 @@ seconds, so that they never wait for the database. For slower jobs it claims no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable
 from inspect import iscoroutinefunction
+from typing import NamedTuple
 
 from ..exceptions import Interrupt
 from ..models.job_queryset import JobQuerySet
@@ -18,8 +20,21 @@ from .executors.threads import ThreadExecutor
 
 # More would not make it faster, and a worker that dies gives back what it had claimed ahead.
 MOST_AHEAD = 500
+# How long (seconds) jobs may wait behind slow ones before others get them.
+STUCK_AFTER = 1.0
+# A search for jobs of one kind passes all ready jobs of the other kind. When it found too few, the next waits this many
+# times as long as it took, and at least so long (seconds): under a deep backlog it must not slow down the rest.
+_SEARCH_PAUSE, _SHORTEST_SEARCH_PAUSE = 20, 0.05
 # How much one more duration moves the mean.
 _WEIGHT = 0.1
+
+
+class Wanted(NamedTuple):
+    """Which jobs to claim and how many; ``is_search``: only those of one kind, because the other has no room."""
+
+    jobs: JobQuerySet
+    limit: int
+    is_search: bool
 
 
 class Capacity:
@@ -31,17 +46,21 @@ class Capacity:
         self._claim_ahead = claim_ahead
         self._mean: float | None = None
         self._async_paths: frozenset[str] = async_paths()
-
-    @property
-    def threads(self) -> int:
-        return self._threads.size
+        self._moved_at = time.monotonic()
+        self._search_at = 0.0
 
     def learn(self, outcome: Outcome) -> None:
         """Take the duration of a finished attempt into the mean."""
         if outcome.verb == "release" or self._is_async(outcome.job):
             return
+        self._moved_at = time.monotonic()
         mean = outcome.duration if self._mean is None else self._mean
         self._mean = mean + (outcome.duration - mean) * _WEIGHT
+
+    @property
+    def is_stuck(self) -> bool:
+        """Say whether jobs that were claimed ahead have been waiting behind slow ones for too long."""
+        return self._threads.waiting > 0 and time.monotonic() - self._moved_at > STUCK_AFTER
 
     def stop_claiming_ahead(self) -> None:
         """Forget how short jobs were: claim for free threads only, until the next ones have ended."""
@@ -55,21 +74,35 @@ class Capacity:
 
     def has_room(self, held: Iterable[ClaimedJob]) -> bool:
         in_threads, on_loop = self._rooms(held)
-        return in_threads > 0 or (on_loop > 0 and bool(self._async_paths))
+        if not self._async_paths:
+            return in_threads > 0
+        if in_threads > 0 and on_loop > 0:
+            return True
+        return max(in_threads, on_loop) > 0 and time.monotonic() >= self._search_at
 
-    def wanted(self, held: Iterable[ClaimedJob], jobs: JobQuerySet) -> Iterator[tuple[JobQuerySet, int]]:
-        """Yield which jobs to claim and how many: of both kinds while both have room, else of the one that has."""
+    def wanted(self, held: Iterable[ClaimedJob], jobs: JobQuerySet) -> Wanted:
+        """Return which jobs to claim: of both kinds while both have room, else of the one that has. See has_room()."""
         in_threads, on_loop = self._rooms(held)
         if not self._async_paths:
-            yield jobs, in_threads
-        elif in_threads > 0 and on_loop > 0:
-            yield jobs, min(in_threads, on_loop)
-        elif in_threads > 0:
-            yield jobs.exclude(task_path__in=self._async_paths), in_threads
-        elif on_loop > 0:
-            yield jobs.filter(task_path__in=self._async_paths), on_loop
+            return Wanted(jobs, in_threads, False)
+        if in_threads > 0 and on_loop > 0:
+            return Wanted(jobs, min(in_threads, on_loop), False)
+        if in_threads > 0:
+            return Wanted(jobs.exclude(task_path__in=self._async_paths), in_threads, True)
+        return Wanted(jobs.filter(task_path__in=self._async_paths), on_loop, True)
+
+    def found_few(self, seconds: float) -> None:
+        """Take note that a search took so long and did not find as many jobs as there is room for."""
+        self._search_at = time.monotonic() + max(_SEARCH_PAUSE * seconds, _SHORTEST_SEARCH_PAUSE)
+
+    def search_in(self) -> float | None:
+        """Return the seconds until the next search may be made; None if it may be made now."""
+        seconds = self._search_at - time.monotonic()
+        return seconds if seconds > 0 else None
 
     def submit(self, jobs: Iterable[ClaimedJob]) -> None:
+        if not self._threads.waiting:
+            self._moved_at = time.monotonic()
         for job in jobs:
             (self._loop if self._is_async(job) else self._threads).submit(job)
 

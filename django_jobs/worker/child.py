@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from .link import Link
+from .stop_signals import StopSignals, let_through
 
 # Not at each turn: a busy worker turns a thousand times a second.
 _PULSE_EVERY = 0.5
@@ -77,12 +78,10 @@ def _work(told: dict[str, Any], line: socket.socket, messages: Iterator[str]) ->
 
 
 def _handle_signals(worker: Any) -> None:
-    def on_terminate(number: int, frame: object) -> None:
-        (worker.hurry if worker.is_stopping else worker.request_stop)()
-
-    signal.signal(signal.SIGTERM, on_terminate)
     # Ctrl-C reaches the whole process group; what it means is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    StopSignals(worker, [signal.SIGTERM]).start()
+    let_through()
 
 
 def _lines(line: socket.socket) -> Iterator[str]:

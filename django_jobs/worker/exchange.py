@@ -12,23 +12,20 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
-
-from django.db import DatabaseError, InterfaceError, OperationalError
+from collections.abc import Callable, Sequence
 
 from .. import notifications
 from ..context import Progress
 from ..exceptions import Interrupt, JobCancelled, JobInterrupted, LeaseLost
 from ..models import Job, Queue, Worker
-from ..models.completion import Written, give_back_unknown, write_outcomes, write_progress
+from ..models.completion import Written, give_back_unknown, write_progress
 from ..models.database import exclusive
 from ..models.queue import matches
 from ..outcomes import ClaimedJob, Failure, Outcome
 from .announcer import Announcer
 from .capacity import Capacity
-from .failures import describe_failure
 from .options import WorkerOptions
+from .outbox import REFUSALS, Outbox, is_passing
 from .owner import Owner
 from .progress import ProgressBoard
 from .service import Service
@@ -73,8 +70,7 @@ class Exchange(Service):
         self._announcer = announcer
         self._owner = owner
         self._wakeup = Wakeup(options.notify)
-        self._outbox: SimpleQueue[Outcome] = SimpleQueue()
-        self._unwritten: list[Outcome] = []
+        self._outbox = Outbox(worker_id)
         self._held: dict[int, ClaimedJob] = {}
         self._progress = ProgressBoard()
         self._queues: list[str] = []
@@ -83,7 +79,9 @@ class Exchange(Service):
         self._reported = (0, 0)
         self._must_reconcile = True
         self._abandons = False
-        self._learned_at = time.monotonic()
+        self._found_nothing = False
+        # Of jobs that a hint has told of, since the last claim.
+        self._has_heard = False
 
     # From other threads
 
@@ -128,11 +126,12 @@ class Exchange(Service):
 
     def run_once(self) -> float:
         self._owner.pulse()
-        self._collect()
+        for outcome in self._outbox.collect():
+            self._capacity.learn(outcome)
         self._look_around()
         is_full = self._turn()
         self._settle()
-        if is_full or not self._outbox.empty():
+        if is_full or self._outbox.has_arrivals:
             return 0.0
         return self._pause()
 
@@ -140,6 +139,7 @@ class Exchange(Service):
         for heard in self._wakeup.wait(seconds):
             kind, _, name = heard.partition(" ")
             if kind == notifications.READY and name in self._queues:
+                self._has_heard = True
                 continue
             if kind == notifications.DUE:
                 self._owner.on_due()
@@ -161,20 +161,9 @@ class Exchange(Service):
 
     def _pause(self) -> float:
         until_look = self._look_at - time.monotonic()
-        progress_in = self._progress.due_in()
-        if progress_in is not None:
-            until_look = min(until_look, progress_in)
-        return max(0.0, min(until_look, self._poll_interval * random.uniform(0.9, 1.1)))
-
-    def _collect(self) -> None:
-        while True:
-            try:
-                outcome = self._outbox.get_nowait()
-            except Empty:
-                return
-            self._unwritten.append(outcome)
-            self._capacity.learn(outcome)
-            self._learned_at = time.monotonic()
+        search_in = self._capacity.search_in() if self._has_heard else None
+        sooner = [seconds for seconds in (self._progress.due_in(), search_in) if seconds is not None]
+        return max(0.0, min(until_look, *sooner, self._poll_interval * random.uniform(0.9, 1.1)))
 
     def _look_around(self) -> None:
         """Look at what changes slowly: the queues served, requests to cancel, our own row."""
@@ -210,7 +199,7 @@ class Exchange(Service):
 
     def _give_back_unbegun(self) -> None:
         """Give back claimed jobs that must not begin here, or that others could begin sooner."""
-        is_stuck = self._is_stuck()
+        is_stuck = self._capacity.is_stuck
         if is_stuck:
             # Else the same turn would claim again what it gives back.
             self._capacity.stop_claiming_ahead()
@@ -218,43 +207,45 @@ class Exchange(Service):
         closed = {job.queue_name for job in self._held.values()}.difference(self._queues)
         if everything or closed:
             unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)
-            self._unwritten += [Outcome(job, "release", failure=_GIVEN_BACK) for job in unbegun]
+            self._outbox.add(Outcome(job, "release", failure=_GIVEN_BACK) for job in unbegun)
         if self._abandons:
-            self._unwritten += [Outcome(job, "release", failure=_GIVEN_BACK) for job in self._still_held()]
-
-    def _is_stuck(self) -> bool:
-        """Say whether jobs that were claimed ahead have been waiting behind slow ones for a second."""
-        return len(self._held) > self._capacity.threads and time.monotonic() - self._learned_at > LOOK_INTERVAL
+            self._outbox.add([Outcome(job, "release", failure=_GIVEN_BACK) for job in self._still_held()])
 
     def _pass_on_cancellations(self) -> None:
         requested = Job.objects.held_by(self.worker_id).exclude(cancel_requested_at=None)
         ids = set(requested.values_list("pk", flat=True)) & set(self._held)
         if ids:
             unbegun = self._capacity.take_back(lambda job: job.id in ids)
-            self._unwritten += [Outcome(job, "cancel", failure=_CANCELLED) for job in unbegun]
+            self._outbox.add(Outcome(job, "cancel", failure=_CANCELLED) for job in unbegun)
             self._capacity.interrupt(ids, JobCancelled)
 
     def _turn(self) -> bool:
         """Write and claim in one transaction. True: there is likely more to claim at once."""
-        progress = self._progress.take(outcome.job.id for outcome in self._unwritten)
+        progress = self._progress.due(outcome.job.id for outcome in self._outbox.waiting)
         has_room = self._has_room()
-        if not (self._unwritten or progress or has_room):
+        self._found_nothing = False
+        if not (self._outbox.waiting or progress or has_room):
             return False
         is_full = False
         claimed: list[ClaimedJob] = []
         try:
             with exclusive():
                 write_progress(self.worker_id, progress)
-                written = write_outcomes(self.worker_id, self._unwritten)
+                written = self._outbox.write()
                 if has_room:
                     claimed, is_full = self._claim()
         except LeaseLost as lost:
             self._without_lease(lost)
             return False
-        except DatabaseError as error:
-            if isinstance(error, OperationalError) or not self._unwritten:
+        except REFUSALS as error:
+            if is_passing(error):
                 raise
-            written, claimed = self._write_each(error), []
+            # It may be the one that was refused, and is worth no more than that.
+            self._progress.take_down(progress)
+            self._write_each(error)
+            return False
+        self._progress.take_down(progress)
+        self._found_nothing = has_room and not claimed
         self._after_commit(written, claimed)
         return is_full and self._has_room()
 
@@ -265,29 +256,28 @@ class Exchange(Service):
 
     def _still_held(self) -> list[ClaimedJob]:
         """Return the jobs that take room: claimed, and no outcome known."""
-        if not self._unwritten:
-            return list(self._held.values())
-        unwritten = {outcome.job.id for outcome in self._unwritten}
-        return [job for job in self._held.values() if job.id not in unwritten]
+        return self._outbox.without_waiting(self._held.values())
 
     def _claim(self) -> tuple[list[ClaimedJob], bool]:
-        """Claim what there is room for; also say whether some claim came back full."""
-        claimed: list[ClaimedJob] = []
-        is_full = False
-        for jobs, limit in self._capacity.wanted(self._still_held(), Job.objects.all()):
-            if self.claims_left is not None:
-                limit = min(limit, self.claims_left - len(claimed))
-            if limit > 0:
-                found = jobs.claim(self.worker_id, self._queues, limit)
-                is_full = is_full or len(found) == limit
-                claimed += found
+        """Claim what there is room for; also say whether the claim came back full."""
+        began = time.monotonic()
+        self._has_heard = False
+        wanted = self._capacity.wanted(self._still_held(), Job.objects.all())
+        limit = wanted.limit if self.claims_left is None else min(wanted.limit, self.claims_left)
+        claimed = wanted.jobs.claim(self.worker_id, self._queues, limit)
+        is_full = len(claimed) == limit
+        if wanted.is_search and not is_full:
+            self._capacity.found_few(time.monotonic() - began)
         return claimed, is_full
 
-    def _after_commit(self, written: Written, claimed: list[ClaimedJob]) -> None:
+    def _after_commit(self, written: Written, claimed: Sequence[ClaimedJob] = ()) -> None:
+        self._outbox.settle(written)
         for outcome in (*written.done, *written.late):
-            self._held.pop(outcome.job.id, None)
-            self._progress.forget(outcome.job.id)
-        self._unwritten = []
+            held = self._held.get(outcome.job.id)
+            # An attempt that was taken from us may end here while we hold the next one of the same job.
+            if held is not None and held.attempt == outcome.job.attempt:
+                del self._held[held.id]
+                self._progress.forget(held.id)
         for job in claimed:
             self._held[job.id] = job
         if self.claims_left is not None:
@@ -302,38 +292,34 @@ class Exchange(Service):
         self.failed += sum(outcome.verb in ("fail", "retry") for outcome in written.done)
         self._announcer.tell(written.done)
 
-    def _write_each(self, error: DatabaseError) -> Written:
-        """Write the outcomes one by one, so that one which the database refuses spoils itself only."""
-        logger.warning("The database refused a batch of outcomes, they are written one by one: %s", error)
-        written = Written()
-        for outcome in self._unwritten:
-            try:
-                with exclusive():
-                    one = write_outcomes(self.worker_id, [outcome])
-            except (OperationalError, InterfaceError):
-                raise
-            except DatabaseError as refusal:
-                with exclusive():
-                    failed = Outcome(outcome.job, "fail", outcome.duration, failure=describe_failure(refusal))
-                    one = write_outcomes(self.worker_id, [failed])
-            written.done += one.done
-            written.late += one.late
-        return written
+    def _write_each(self, error: Exception) -> None:
+        if not self._outbox.waiting:
+            # It was no outcome that was refused.
+            raise error
+        for written in self._outbox.write_each(error):
+            self._after_commit(written)
 
     def _without_lease(self, lost: LeaseLost) -> None:
         """Write what can be written; then end if we are held for lost, else wait for the next beat."""
-        with exclusive():
-            written = write_outcomes(self.worker_id, self._unwritten)
-        self._after_commit(written, [])
+        try:
+            with exclusive():
+                written = self._outbox.write()
+        except REFUSALS as error:
+            if is_passing(error):
+                raise
+            self._write_each(error)
+        else:
+            self._after_commit(written)
         if not Worker.objects.live().filter(worker_id=self.worker_id).exists():
             logger.error("%s", lost)
             self._owner.on_lease_lost()
 
     def _settle(self) -> None:
         """Say whether this worker holds nothing; in a burst, end when nothing is left to claim."""
-        if self._held or self._unwritten:
+        if self._held or self._outbox.waiting:
             self.idle.clear()
             return
         self.idle.set()
-        if self._ends_when_idle and self.is_claiming:
+        nothing_left = self._found_nothing or not self._queues or self.claims_left == 0
+        if self._ends_when_idle and self.is_claiming and nothing_left:
             self._owner.on_nothing_left()

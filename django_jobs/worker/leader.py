@@ -112,6 +112,10 @@ class Leader(Service):
             except Exception:
                 self._dead.put((worker_id, reason))
                 raise
+            if Worker.objects.live().filter(worker_id=worker_id).exists():
+                # A heartbeat had its row locked: once more with the next pass.
+                self._dead.put((worker_id, reason))
+                return
             level = logging.WARNING if count else logging.DEBUG
             logger.log(level, "Worker %s is dead; its %d jobs were rescued. %s", worker_id, count, reason)
 

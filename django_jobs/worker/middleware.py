@@ -76,7 +76,7 @@ def build_async_chain(factories: list[Factory], innermost: AsyncCall) -> AsyncCh
 
 
 def _is_asynchronous(call: Any) -> bool:
-    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))
+    return iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
 
 
 def _built(factory: Factory, call: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..context import Progress
@@ -22,7 +22,7 @@ class ProgressBoard:
     def show(self, job_id: int, progress: Progress) -> None:
         self._latest[job_id] = progress
 
-    def take(self, ended: Iterable[int]) -> dict[int, Any]:
+    def due(self, ended: Iterable[int]) -> dict[int, Any]:
         """Return what is to be written now: all of it once a second, and at once that of jobs that have ended."""
         if not self._latest:
             return {}
@@ -31,7 +31,13 @@ class ProgressBoard:
         if now >= self._taken_at + PROGRESS_INTERVAL:
             self._taken_at = now
             ids = list(self._latest)
-        return {job_id: self._latest.pop(job_id) for job_id in ids if job_id in self._latest}
+        return {job_id: self._latest[job_id] for job_id in ids if job_id in self._latest}
+
+    def take_down(self, written: Mapping[int, Any]) -> None:
+        """Forget what has been written, where no later progress has come meanwhile."""
+        for job_id, progress in written.items():
+            if self._latest.get(job_id) is progress:
+                del self._latest[job_id]
 
     def forget(self, job_id: int) -> None:
         self._latest.pop(job_id, None)

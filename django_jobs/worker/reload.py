@@ -23,15 +23,18 @@ class Reloader(Service):
     def __init__(self, on_change: Callable[[], None]) -> None:
         super().__init__()
         self._files = StatReloader()
-        self._seen: dict[Path, float] | None = None
+        # Before the first worker starts: what changes while it imports the code is not missed.
+        self._seen = self._snapshot()
         self._on_change = on_change
 
     def run_once(self) -> float:
-        now = dict(self._files.snapshot_files())
-        if self._seen is not None:
-            changed = [path for path, mtime in now.items() if self._seen.get(path, mtime) != mtime]
-            if changed:
-                logger.info("%s has changed; the workers are replaced.", changed[0])
-                self._on_change()
+        now = self._snapshot()
+        changed = [path for path, mtime in now.items() if self._seen.get(path, mtime) != mtime]
         self._seen = now
+        if changed:
+            logger.info("%s has changed; the workers are replaced.", changed[0])
+            self._on_change()
         return 1.0
+
+    def _snapshot(self) -> dict[Path, float]:
+        return dict(self._files.snapshot_files())

@@ -13,13 +13,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
+
+from .failures import clean_text
 
 logger = logging.getLogger("django_jobs")
 
 # The pause after the first failed pass, and the longest: short enough that leases are renewed at once when a
 # database comes back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+# How much of a loop's last error is shown (characters).
+_LONGEST_ERROR = 1000
 
 
 class Service:
@@ -78,7 +84,7 @@ class Service:
             self._last_error = ""
         except Exception as error:
             self._failures += 1
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._last_error = clean_text(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
             logger.error(
                 "The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1
             )
@@ -101,13 +107,20 @@ class Service:
         """Give back what the loop's thread held."""
         connections.close_all()
 
+    def _leave(self) -> None:
+        try:
+            self.close()
+        except Error as error:
+            logger.error("The %s loop ends without its last writes: %s", self.name, error)
+            connections.close_all()
+
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
                 pause = self.attempt()
                 if not self._stopping.is_set():
                     self.wait(pause)
-            self.close()
+            self._leave()
         finally:
             if not self._stopping.is_set() and self._on_death is not None:
                 self._on_death(self)

@@ -24,13 +24,10 @@ from django.utils import timezone, translation
 # A connection that was idle this long (seconds) may have been cut by a firewall or a restart of the server.
 CHECK_AFTER_IDLE = 5.0
 
-# How long to wait (seconds) until the server has heard that a query is not wanted any more.
-_CANCEL_TIMEOUT = 5.0
-
-# Statements whose effect outlives their transaction: first in the text, or after another statement, a comment, or
-# the quote in the repr of psycopg's composed SQL. One too many costs a connection, one too few spoils the next job.
+# Statements whose effect outlives their transaction: first in the text, or after another statement or a comment.
+# One too many costs a connection, one too few spoils the next job.
 _CHANGES_SESSION = re.compile(
-    r"(?:^|[;'\"]|\*/|--[^\n]*\n)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b"
+    r"(?:^|;|\*/|--[^\n]*\n)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b"
     r"|PRAGMA\b|ATTACH\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
     r"|\b(?:set_config|pg_advisory_lock\w*|pg_try_advisory_lock\w*)\s*\(",
     re.IGNORECASE,
@@ -71,8 +68,7 @@ class Sessions:
         timezone.deactivate()
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        text = sql if isinstance(sql, str) else repr(sql)
-        if _CHANGES_SESSION.search(text[:_SEARCHED]):
+        if _CHANGES_SESSION.search(_text_of(sql)[:_SEARCHED]):
             self._changed.add(context["connection"].alias)
         return execute(sql, params, many, context)
 
@@ -102,6 +98,13 @@ class Sessions:
             elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
                 connection.close()
         self._changed.clear()
+
+
+def _text_of(sql: Any) -> str:
+    """Return a statement as text; psycopg also takes bytes and SQL composed of parts."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return str(sql.as_string(None) if hasattr(sql, "as_string") else sql)
 
 
 def is_spoiled(connection: BaseDatabaseWrapper) -> bool:
@@ -144,35 +147,25 @@ def is_too_old(connection: BaseDatabaseWrapper) -> bool:
 
 def discard(connection: BaseDatabaseWrapper) -> None:
     """Close the connection whatever its state; this thread gets a fresh one when it next asks."""
+    raw: Any = connection.connection
+    with suppress(_driver_error(connection)):
+        if hasattr(raw, "in_transaction"):
+            # A closed session of SQLite lives on, with its lock, while the traceback of an error holds a cursor.
+            raw.rollback()
+        elif raw is not None and is_pooled(connection):
+            # A pool would hand the session out again, with the settings that the job has changed.
+            raw.close()
     # Django refuses to forget a connection that is closed inside a transaction.
     connection.in_atomic_block = False
     if _must_be_kept(connection):
-        _roll_back(connection)
+        connection.needs_rollback = connection.closed_in_transaction = False
+        connection.savepoint_ids, connection.atomic_blocks = [], []
+        connection.set_autocommit(connection.settings_dict["AUTOCOMMIT"])
         return
     try:
-        _end_session(connection)
         connection.close()
     finally:
         del connections[connection.alias]
-
-
-def _end_session(connection: BaseDatabaseWrapper) -> None:
-    """Make sure that nobody goes on with the session: not the server with a query, nor a pool with its settings."""
-    raw: Any = connection.connection
-    with suppress(_driver_error(connection)):
-        # 1 is ACTIVE: an interrupt has broken off a query, which would go on and keep its locks.
-        if getattr(getattr(raw, "info", None), "transaction_status", 0) == 1:
-            raw.cancel_safe(timeout=_CANCEL_TIMEOUT)
-        if raw is not None and is_pooled(connection):
-            raw.close()
-
-
-def _roll_back(connection: BaseDatabaseWrapper) -> None:
-    with suppress(_driver_error(connection)):
-        connection.connection.rollback()
-    connection.needs_rollback = connection.closed_in_transaction = False
-    connection.savepoint_ids, connection.atomic_blocks = [], []
-    connection.set_autocommit(connection.settings_dict["AUTOCOMMIT"])
 
 
 def _driver_error(connection: BaseDatabaseWrapper) -> type[Exception]:

@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 
-from django.db import connections
+from django.db import Error, connections
 
 from ..exceptions import InvalidOption
 from ..models import Queue
@@ -35,6 +35,7 @@ from .options import WorkerOptions, check_queues, known_queues
 from .preflight import check_database
 from .reload import Reloader
 from .service import Service
+from .stop_signals import held_up
 from .worker import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED
 
 logger = logging.getLogger("django_jobs")
@@ -56,7 +57,7 @@ class Child:
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         warnings = [flag for option in sys.warnoptions for flag in ("-W", option)]
         command = [sys.executable, *warnings, "-m", "django_jobs.worker.child"]
-        with theirs:
+        with theirs, held_up():
             self.process = subprocess.Popen(command, stdin=theirs.fileno(), env=env)
         self.started = self.pulsed = time.monotonic()
         self.worker_id = self._name(options)
@@ -150,10 +151,10 @@ class Supervisor:
         check_database(uses_processes=True, concurrency=self.options.concurrency)
         check_queues(self.options.queues)
         load_factories()
+        self._listen_to_signals()
         self._register()
         Queue.objects.declare_all(known_queues())
         connections.close_all()
-        self._listen_to_signals()
         for service in self._services:
             service.start()
         logger.info("Supervisor %s started.", self.supervisor_id)
@@ -171,7 +172,11 @@ class Supervisor:
     def _end(self) -> None:
         for service in self._services:
             service.stop(_STOP_GRACE)
-        WorkerRow.objects.mark_stopped(self.supervisor_id)
+        try:
+            WorkerRow.objects.mark_stopped(self.supervisor_id)
+        except Error as error:
+            # The row is held for lost when its lease ends.
+            logger.error("Supervisor %s stops, and its row does not say so: %s", self.supervisor_id, error)
         connections.close_all()
         logger.info("Supervisor %s stopped with exit code %s.", self.supervisor_id, self.exit_code)
 
@@ -265,6 +270,8 @@ class Supervisor:
 
     def _replace_all(self) -> None:
         """Let every worker finish its jobs and end; new ones follow."""
+        # One whose code did not import may be pausing; the new code is tried at once.
+        self._start_at.update(dict.fromkeys(self._start_at, 0.0))
         for child in list(self._children.values()):
             child.say("stop")
 

@@ -1,8 +1,9 @@
-"""What the exchange thread waits on: a pipe of its own and the listener's socket, in one ``select``."""
+"""What the exchange thread waits on: a pipe of its own and the listener's socket, in one ``poll``."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import time
@@ -23,9 +24,8 @@ class Wakeup:
     """Waits for a wake-up from another thread, a hint from the database, or the clock."""
 
     def __init__(self, listens: bool) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
+        # Made when first needed: what was never waited on has nothing to give back.
+        self._read = self._write = -1
         self._listens = listens
         self._listener: Listener | None = None
         self._relisten_at = 0.0
@@ -41,13 +41,13 @@ class Wakeup:
 
     def wait(self, seconds: float) -> set[str]:
         """Wait for any of the three; return the hints that have been heard."""
+        self._open()
         self._listen()
         self._is_waiting = True
         try:
             # Looked at after the flag is up: a wake-up in between writes to the pipe.
             seconds = 0 if self._is_woken else max(seconds, 0)
-            sources = [self._read] + ([self._listener.fileno()] if self._listener is not None else [])
-            readable, _, _ = select.select(sources, [], [], seconds)
+            readable = self._readable_within(seconds)
             if self._read in readable:
                 with suppress(BlockingIOError):
                     os.read(self._read, 4096)
@@ -61,8 +61,24 @@ class Wakeup:
     def close(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        os.close(self._read)
-        os.close(self._write)
+        for number in (self._read, self._write):
+            if number >= 0:
+                os.close(number)
+        self._read = self._write = -1
+
+    def _open(self) -> None:
+        if self._read < 0:
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._read, False)
+            os.set_blocking(self._write, False)
+
+    def _readable_within(self, seconds: float) -> list[int]:
+        # Not select(), which takes no number above 1023, and a job may have many files open.
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        if self._listener is not None:
+            poll.register(self._listener.fileno(), select.POLLIN)
+        return [number for number, _ in poll.poll(math.ceil(seconds * 1000))]
 
     def _heard(self, readable: list[int]) -> set[str]:
         if self._listener is None or self._listener.fileno() not in readable:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol
 
-from django.db import connections
+from django.db import Error, connections
 
 from .. import signals
 from ..context import Progress
@@ -252,11 +252,18 @@ class Worker:
         for service in self._alone:
             service.stop(_LAST_WRITES)
         if not self._lease_lost:
-            self.report()
-            WorkerRow.objects.mark_stopped(self.worker_id)
+            self._sign_off()
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
         connections.close_all()
+
+    def _sign_off(self) -> None:
+        try:
+            self.report()
+            WorkerRow.objects.mark_stopped(self.worker_id)
+        except Error as error:
+            # The row is held for lost when its lease ends.
+            logger.error("Worker %s stops, and its row does not say so: %s", self.worker_id, error)
 
     # What the parts tell
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from django.db import connection, transaction
 
 from django_jobs.models import Attempt, Job, Worker
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from tests import jobs
-from tests.processes import Command, wait_until
+from tests.processes import Command, wait_until, workers_of
 
 from .conftest import Start
 from .ledger import Ledger
@@ -199,6 +200,44 @@ def test_a_worker_that_stands_still_is_killed_and_replaced(start: Start, ledger:
 
     assert wait_for_another_worker(command, frozen)
     assert is_gone(frozen.pid)
+    ledger.open_gate()
+    wait_for_state(job, JobState.SUCCEEDED)
+    assert outcomes_of(job) == [AttemptOutcome.CRASHED]
+
+
+def test_workers_that_are_killed_again_and_again_lose_no_job(start: Start, ledger: Ledger) -> None:
+    command = start("--processes=2", workers=2)
+    many = jobs.pause_briefly.using(max_attempts=20).enqueue_many([((0.02,), {})] * 200)
+
+    for count in (10, 60, 110, 160):
+        wait_until(lambda count=count: ledger.count("end") > count, timeout=PATIENCE)
+        victim = wait_until(lambda: workers_of(command).order_by("?").first(), timeout=PATIENCE)
+        os.kill(victim.pid, signal.SIGKILL)
+
+    wait_until_finished(many)
+    assert {state_of(job) for job in many} == {JobState.SUCCEEDED}
+    # What ran twice was in the middle of an attempt when its worker was killed, and its history says so.
+    crashed = Attempt.objects.filter(outcome=AttemptOutcome.CRASHED).values_list("job_id", flat=True)
+    assert {job_id for job_id, times in ledger.times_run().items() if times > 1} <= set(crashed)
+    assert ledger.times_run().keys() == {int(job.id) for job in many}
+
+
+def test_a_killed_worker_whose_row_is_locked_is_rescued_once_it_is_free(start: Start, ledger: Ledger) -> None:
+    if not connection.features.has_select_for_update:
+        pytest.skip("this database locks no rows")
+    command = start("--heartbeat-interval=10", "--heartbeat-timeout=60")
+    job = jobs.hold.enqueue()
+    wait_until(lambda: ledger.count("begin") == 1)
+    killed = worker_of(command)
+
+    # As a heartbeat has it for a moment.
+    with transaction.atomic():
+        Worker.objects.select_for_update().get(pk=killed.pk)
+        os.kill(killed.pid, signal.SIGKILL)
+        wait_for_another_worker(command, killed)
+
+    # Long before the lease ends.
+    assert seconds_until_begun_again(ledger, 1) < RESCUED_WITHIN
     ledger.open_gate()
     wait_for_state(job, JobState.SUCCEEDED)
     assert outcomes_of(job) == [AttemptOutcome.CRASHED]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from django_jobs.models import Job, Worker
+from django_jobs.models import Attempt, Job, Worker
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from tests import jobs
 from tests.processes import Command, RunWorker, wait_until
@@ -117,6 +117,22 @@ def test_jobs_that_were_claimed_ahead_are_given_back_at_once(start: Start, ledge
     ledger.open_gate()
     assert command.wait() == 0
     assert ledger.count("ran") == 0
+
+
+def test_restarts_in_the_middle_of_many_jobs_lose_and_double_none(start: Start, ledger: Ledger) -> None:
+    many = jobs.touch.enqueue_many([((), {})] * 600)
+
+    for count in (50, 150, 250):
+        command = start("--concurrency=4")
+        wait_until(lambda count=count: ledger.count("ran") > count, message=f"{count} jobs")
+        assert command.stop() == 0
+        assert not Job.objects.running().exists()
+
+    start("--concurrency=4")
+    wait_until_finished(many)
+    assert set(ledger.times_run().values()) == {1}
+    assert len(ledger.times_run()) == 600
+    assert set(Attempt.objects.values_list("outcome", flat=True)) <= {AttemptOutcome.INTERRUPTED}
 
 
 def test_an_idle_worker_is_gone_within_a_second(

@@ -11,6 +11,7 @@ from django_jobs import conf
 from django_jobs.exceptions import JobsError
 from django_jobs.logs import configure_logging
 from django_jobs.worker.options import WorkerOptions, resolve_options
+from django_jobs.worker.stop_signals import StopSignals
 from django_jobs.worker.supervisor import Supervisor
 from django_jobs.worker.worker import Worker
 
@@ -74,7 +75,7 @@ class Command(BaseCommand):
         if given["reload"]:
             raise CommandError("--reload needs a worker process: leave out --processes 0.")
         worker = Worker.alone(options)
-        _stop_on_signals(worker)
+        StopSignals(worker, [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]).start()
         return worker.run()
 
     def _show_config(self, flags: dict[str, Any]) -> None:
@@ -82,16 +83,6 @@ class Command(BaseCommand):
             unit = conf.SETTINGS[name].unit
             shown = f"{option.value} {unit}" if unit == "s" else f"{option.value}"
             self.stdout.write(f"{name:<20} {shown:<20} {option.source}")
-
-
-def _stop_on_signals(worker: Worker) -> None:
-    """Let the first signal stop the worker, and the second, or SIGQUIT, hurry it."""
-
-    def on_signal(number: int, frame: object) -> None:
-        (worker.hurry if worker.is_stopping or number == signal.SIGQUIT else worker.request_stop)()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, on_signal)
 
 
 def _help(name: str) -> str:

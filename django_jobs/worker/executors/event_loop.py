@@ -148,8 +148,8 @@ class LoopExecutor:
             connections.close_all()
             return
         # In asgiref's thread, between whole pieces of synchronous code: what is open now was left open.
-        with self._sessions.clean():
-            pass
+        self._sessions.put_right()
+        self._sessions.prepare()
 
     async def _clean_up(self) -> None:
         tasks = []

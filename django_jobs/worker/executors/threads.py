@@ -111,6 +111,11 @@ class ThreadExecutor:
             self._inbox.put(None)
 
     @property
+    def waiting(self) -> int:
+        """How many jobs no thread has begun."""
+        return self._inbox.qsize()
+
+    @property
     def is_alive(self) -> bool:
         return all(thread.is_alive() for thread in self._threads)
 

@@ -1,0 +1,100 @@
+"""Outcomes on their way from the threads that made them to the transaction that writes them. None is lost on the way.
+
+An outcome waits until a commit has settled it. One that the database refuses, or that cannot be made into JSON, spoils
+itself only: then each is written in a transaction of its own, and that one is written as a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from queue import Empty, SimpleQueue
+
+from django.db import DatabaseError, OperationalError
+
+from ..models.completion import Written, write_outcomes
+from ..models.database import exclusive
+from ..outcomes import ClaimedJob, Outcome
+from .failures import describe_failure
+
+logger = logging.getLogger("django_jobs")
+
+
+class Outbox:
+    """The outcomes of one worker that are not written yet."""
+
+    def __init__(self, worker_id: str) -> None:
+        self._worker_id = worker_id
+        self._arrivals: SimpleQueue[Outcome] = SimpleQueue()
+        self._waiting: list[Outcome] = []
+
+    def put(self, outcome: Outcome) -> None:
+        """Take an outcome. Any thread may call this; all else is the exchange's."""
+        self._arrivals.put(outcome)
+
+    @property
+    def has_arrivals(self) -> bool:
+        return not self._arrivals.empty()
+
+    def collect(self) -> list[Outcome]:
+        """Let what has arrived wait for the next transaction, and return it."""
+        arrived: list[Outcome] = []
+        while True:
+            try:
+                arrived.append(self._arrivals.get_nowait())
+            except Empty:
+                self._waiting += arrived
+                return arrived
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Let outcomes that the exchange has made itself wait for the next transaction."""
+        self._waiting += outcomes
+
+    @property
+    def waiting(self) -> Collection[Outcome]:
+        return self._waiting
+
+    def without_waiting(self, jobs: Collection[ClaimedJob]) -> list[ClaimedJob]:
+        """Return those of the jobs whose outcome does not wait here."""
+        if not self._waiting:
+            return list(jobs)
+        ids = {outcome.job.id for outcome in self._waiting}
+        return [job for job in jobs if job.id not in ids]
+
+    def write(self) -> Written:
+        """Write what waits. Call it inside ``exclusive()``, and ``settle()`` after the commit."""
+        return write_outcomes(self._worker_id, self._waiting)
+
+    def settle(self, written: Written) -> None:
+        """Let go of what a commit has settled: written, or too late for it."""
+        settled = {(outcome.job.id, outcome.job.attempt) for outcome in (*written.done, *written.late)}
+        self._waiting = [one for one in self._waiting if (one.job.id, one.job.attempt) not in settled]
+
+    def write_each(self, error: Exception) -> Iterator[Written]:
+        """Write what waits one by one, because all together were refused; yield each after its commit, settled."""
+        logger.warning("A batch of outcomes was refused, they are written one by one: %s", error)
+        for outcome in list(self._waiting):
+            written = self._write_one(outcome)
+            self.settle(written)
+            yield written
+
+    def _write_one(self, outcome: Outcome) -> Written:
+        try:
+            with exclusive():
+                return write_outcomes(self._worker_id, [outcome])
+        except REFUSALS as refusal:
+            if is_passing(refusal):
+                raise
+            failure = describe_failure(refusal)
+            failed = Outcome(outcome.job, "fail", outcome.duration, failure=failure, exception=refusal)
+            with exclusive():
+                return write_outcomes(self._worker_id, [failed])
+
+
+# What a bad value leads to: an error of the database, or one in making JSON of it.
+REFUSALS = (DatabaseError, TypeError, ValueError)
+
+
+def is_passing(error: Exception) -> bool:
+    """Say whether the error has to do with the database's state, not with a value: it will be tried again."""
+    return isinstance(error, OperationalError)
