@@ -72,6 +72,22 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+# What timedeltas and the databases' intervals hold without a second thought, and what fits into a worker's row.
+LONGEST_DURATION = 10 * 366 * 86400.0
+LONGEST_TEXT = 200
+
+_PREFIX = "DJANGO_JOBS_"
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the environment variables that look like misspelled worker options, each with the one that was meant."""
+    known = {_PREFIX + name for name, setting in SETTINGS.items() if setting.is_worker_option}
+    unknown = [name for name in environ.Env.ENVIRON if name.startswith(_PREFIX) and name not in known]
+    # Others may share the prefix: an orchestrator's variables for a service of that name.
+    near = {name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.85)), None) for name in unknown}
+    return {name: meant for name, meant in near.items() if meant is not None}
+
+
 def unknown_keys() -> dict[str, str | None]:
     """Return the keys of DJANGO_JOBS that are no settings, each with the closest real one or None."""
     return {key: closest(str(key).upper(), SETTINGS) for key in _dict() if key not in SETTINGS}
@@ -86,6 +102,14 @@ def read(name: str) -> Any:
     """Return the value of one setting: from DJANGO_JOBS, else its default. Raise InvalidOption for a bad one."""
     setting = SETTINGS[name]
     return _checked(setting, _dict().get(name, setting.default), f"DJANGO_JOBS[{name!r}]")
+
+
+def read_or_default(name: str) -> Any:
+    """Return the value of a setting, or its default for a bad one: while apps are loaded, before the checks can say so."""
+    try:
+        return read(name)
+    except InvalidOption:
+        return SETTINGS[name].default
 
 
 def database() -> str:
@@ -107,12 +131,14 @@ def worker_options(flags: Mapping[str, Any]) -> dict[str, Option]:
     ``flags`` maps option names to values; None means "not given". Raise InvalidOption, naming the
     place, for a value that cannot work.
     """
+    for name, meant in unknown_variables().items():
+        raise InvalidOption(f"There is no option for the environment variable {name}. Did you mean {meant}?")
     env = environ.Env()
     options = {}
     for name, setting in SETTINGS.items():
         if not setting.is_worker_option:
             continue
-        variable = f"DJANGO_JOBS_{name}"
+        variable = _PREFIX + name
         if flags.get(name) is not None:
             flag = "--" + name.lower().replace("_", "-")
             options[name] = Option(_checked(setting, flags[name], flag), "flag")
@@ -179,6 +205,10 @@ def _checked(setting: Setting, value: Any, place: str) -> Any:
                 raise InvalidOption(f"{place} must be a list of texts; {entry!r} is none.")
     if is_number and not math.isfinite(value):
         raise InvalidOption(f"{place} must be a finite number, not {value!r}.")
+    if setting.unit == "s" and value > LONGEST_DURATION:
+        raise InvalidOption(f"{place} must be at most {LONGEST_DURATION:.0f} s (ten years), not {value!r}.")
+    if setting.kind is str and len(value) > LONGEST_TEXT:
+        raise InvalidOption(f"{place} must have at most {LONGEST_TEXT} characters; it has {len(value)}.")
     if setting.least is not None and value < setting.least:
         raise InvalidOption(
             f"{place} must be at least {setting.least:g}{setting.unit and ' '}{setting.unit}, not {value!r}."

@@ -23,6 +23,9 @@ from .models import Job
 from .models.database import from_now, jobs_connection
 from .task import Task, find_task, path_of
 
+# How deeply lists and dicts may be nested: well within what can be copied and read back anywhere.
+DEEPEST = 100
+
 
 def enqueue(
     task: DjangoTask | str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **using: Any
@@ -109,7 +112,7 @@ def clean_json(value: Any, what: str) -> Any:
     """Return ``value`` as every database's JSON holds it, or raise InvalidArgument saying what ``what`` contains."""
     try:
         cleaned = normalize_json(value)
-        _refuse_unstorable(cleaned)
+        _refuse_unstorable(cleaned, DEEPEST)
     except (TypeError, ValueError, RecursionError) as error:
         hint = "Pass its primary key and load it in the task." if isinstance(value, Model) else "Pass what JSON holds."
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
@@ -117,8 +120,10 @@ def clean_json(value: Any, what: str) -> Any:
     return cleaned
 
 
-def _refuse_unstorable(value: Any) -> None:
-    """Raise ValueError for what Python's JSON writes and PostgreSQL's jsonb refuses."""
+def _refuse_unstorable(value: Any, depth: int) -> None:
+    """Raise ValueError for what Python's JSON writes and PostgreSQL's jsonb, or a reader of it, refuses."""
+    if not depth:
+        raise RecursionError
     match value:
         case str():
             if "\x00" in value:
@@ -133,11 +138,11 @@ def _refuse_unstorable(value: Any) -> None:
                 raise ValueError(f"{value} is not a JSON number")
         case list():
             for item in value:
-                _refuse_unstorable(item)
+                _refuse_unstorable(item, depth - 1)
         case dict():
             for key, item in value.items():
-                _refuse_unstorable(key)
-                _refuse_unstorable(item)
+                _refuse_unstorable(key, depth - 1)
+                _refuse_unstorable(item, depth - 1)
 
 
 def _parameter_names(task: DjangoTask) -> list[str]:

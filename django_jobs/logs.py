@@ -43,7 +43,7 @@ def configure_logging(log_format: str, verbosity: int = 1) -> None:
     formatter = JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT)
     for name in ("django_jobs", "") if log_format == "json" else ("django_jobs",):
         logger = logging.getLogger(name)
-        if not logger.handlers:
+        if not logger.hasHandlers():
             handler = logging.StreamHandler(sys.stderr)
             handler.setFormatter(formatter)
             logger.addHandler(handler)

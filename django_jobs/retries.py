@@ -1,7 +1,7 @@
 """When a failed job runs again: from the number of the attempt to a delay. Pure.
 
 A backoff is a callable ``(exception, task_result) -> seconds | timedelta | None``; None means "do
-not retry". ``task_result.attempts`` is the number of the attempt that has just failed, from 1.
+not retry". ``task_result.errors`` has the earlier failures: attempts that were snoozed or given back are none.
 ``exponential()`` is the default of every task.
 """
 
@@ -34,7 +34,7 @@ def to_seconds(delay: Delay) -> float:
 
 @dataclass(frozen=True)
 class _Growing:
-    """A delay that depends on the number of the attempt. Values, not closures, so that tasks can be pickled."""
+    """A delay that depends on how often the job has failed before. Values, not closures, so that tasks can be pickled."""
 
     first: float
     factor: float
@@ -43,7 +43,7 @@ class _Growing:
     jitter: float
 
     def __call__(self, exception: BaseException, task_result: Any) -> float:
-        earlier = max(task_result.attempts, 1) - 1
+        earlier = len(task_result.errors)
         # 64 doublings pass any ``longest``; more would overflow a float.
         grown = self.first * self.factor ** min(earlier, 64) + self.step * earlier
         return spread(min(grown, self.longest), self.jitter)

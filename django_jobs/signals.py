@@ -60,6 +60,9 @@ def send(signal: Signal, sender: type, **arguments: Any) -> None:
         return
     try:
         responses = signal.send_robust(sender, **arguments)
+    except SystemExit as error:
+        logger.error("A signal receiver raised %r.", error, exc_info=error)
+        return
     except AttributeError as error:
         # Django's own report of a receiver that raised fails for one without __qualname__, such as a partial.
         logger.error("A signal receiver raised %r.", error.__context__, exc_info=error)

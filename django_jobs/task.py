@@ -6,6 +6,7 @@ its function. Only declared tasks run: a path is looked up here, never imported.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,8 @@ from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
 from . import conf
-from .compat import DjangoTask, InvalidTask
+from .compat import DjangoTask, InvalidTask, TaskContext
+from .context import JobContext, current_job
 from .exceptions import UnknownTask
 from .retries import Backoff, exponential, to_seconds
 
@@ -49,7 +51,7 @@ class Task(DjangoTask):
 
     registered_name: str | None = None
     aliases: tuple[str, ...] = ()
-    max_attempts: int = field(default_factory=lambda: conf.read("MAX_ATTEMPTS"))
+    max_attempts: int = field(default_factory=lambda: conf.read_or_default("MAX_ATTEMPTS"))
     backoff: Backoff = DEFAULT_BACKOFF
     retry_on: tuple[type[BaseException], ...] = (BaseException,)
     ignore_on: tuple[type[BaseException], ...] = ()
@@ -95,8 +97,21 @@ class Task(DjangoTask):
         if isinstance(run_after, timedelta):
             changes |= {"run_after": None, "delay": run_after}
         elif run_after is not None:
+            if not isinstance(run_after, datetime):
+                raise InvalidTask(
+                    f"Task {self.module_path}: run_after is a datetime or a timedelta, not {run_after!r}."
+                )
             changes |= {"run_after": run_after, "delay": None}
         return dataclasses.replace(self, **changes)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function and return what it returns, also of an ``async def`` function.
+
+        A backend that runs the task at once hands Django's own context over; the function gets that of a job.
+        """
+        if self.takes_context and type(args[0]) is TaskContext:
+            args = (_context_of(self, args[0].task_result), *args[1:])
+        return DjangoTask.call(self, *args, **kwargs)
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[Any]:
         """Enqueue one job per ``(args, kwargs)``, 1,000 to an INSERT; return their TaskResults in order.
@@ -106,6 +121,13 @@ class Task(DjangoTask):
         backend: Any = self.get_backend()
         results: list[Any] = backend.enqueue_many([(self, args, kwargs) for args, kwargs in calls])
         return results
+
+
+def _context_of(task: Task, task_result: Any) -> JobContext:
+    running = current_job()
+    if running is not None and running.task_result is task_result:
+        return running
+    return JobContext(task_result=task_result, meta=copy.deepcopy(dict(task.meta)))
 
 
 def enqueue_many(jobs: Iterable[tuple[DjangoTask | str, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
@@ -172,6 +194,10 @@ def task(
     options = {option: value for option, value in options.items() if value is not None}
 
     def decorate(function: Callable[..., Any]) -> Task:
+        if not callable(function):
+            raise InvalidTask(
+                f"@task takes a function, not {function!r}. Give options by name: @task(name={function!r})."
+            )
         return Task(func=function, run_after=None, **options)
 
     return decorate(function) if function is not None else decorate
@@ -234,7 +260,7 @@ def declared_names() -> dict[str, DjangoTask]:
 def discover_tasks() -> None:
     """Import the task modules of every installed app. Called once the apps are ready."""
     for app in apps.get_app_configs():
-        for name in conf.read("TASK_MODULES"):
+        for name in conf.read_or_default("TASK_MODULES"):
             if module_has_submodule(app.module, name):
                 import_module(f"{app.name}.{name}")
 

@@ -10,38 +10,57 @@ With pytest the fixture ``jobs`` gives the three functions; put ``pytest_plugins
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 from django.utils import timezone, translation
 
 from .compat import BaseDummyBackend, BaseImmediateBackend, DjangoTask
+from .context import JobContext, reset_current_job, set_current_job
 from .task import Task, find_task, path_of
 
 _LONGEST_RUN = 10_000
 
 
-class ImmediateBackend(BaseImmediateBackend):
+class _LikeJobs:
+    """What the backends for tests have in common with ``JobsBackend``: our tasks, and what it refuses."""
+
+    task_class = Task
+
+    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        from .enqueue import clean_arguments
+
+        backend: Any = super()
+        return backend.enqueue(task, *clean_arguments(task, args, kwargs))
+
+    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+        return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
+
+
+class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
     """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. ``run_after`` is not waited for."""
 
-    task_class = Task
     supports_defer = True
 
-    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
-        return [self.enqueue(task, list(args), dict(kwargs)) for task, args, kwargs in entries]
+    def _execute_task(self, task_result: Any) -> None:
+        # See Task.call().
+        meta = copy.deepcopy(dict(getattr(task_result.task, "meta", {})))
+        token = set_current_job(JobContext(task_result=task_result, meta=meta))
+        try:
+            super()._execute_task(task_result)
+        finally:
+            reset_current_job(token)
 
 
-class DummyBackend(BaseDummyBackend):
+class DummyBackend(_LikeJobs, BaseDummyBackend):
     """Keeps what is enqueued in ``results``, and runs nothing."""
-
-    task_class = Task
-
-    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
-        return [self.enqueue(task, list(args), dict(kwargs)) for task, args, kwargs in entries]
 
 
 def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, include_scheduled: bool = False) -> int:
@@ -49,6 +68,9 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
 
     Jobs that these jobs enqueue are run too. Scheduled ones, retries among them, are run when they are due; with
     ``include_scheduled`` all are taken as due. Stops after ``limit`` attempts. Receivers are called before this returns.
+
+    A job that breaks the test's transaction with an error of the database is rolled back; a worker, outside of any
+    transaction, would keep what it wrote before.
     """
     from .models import Worker
 
@@ -84,26 +106,36 @@ def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool) -
 
 
 def _execute(job: Any) -> Any:
+    from .models.completion import write_progress
+    from .worker.capacity import async_paths
     from .worker.execution import Window, make_runner
     from .worker.middleware import load_factories
 
-    def write(job_id: int, progress: Any) -> None:
-        from .models.completion import write_progress
-
-        write_progress(job.worker_id, {job_id: progress})
-
-    runner = make_runner(load_factories(), write)
+    # Written afterwards: an async job shows its progress where no query may be made.
+    shown: dict[int, Any] = {}
+    runner = make_runner(load_factories(), shown.__setitem__)
     # What a job does to these must not be seen by the test, nor the test's by the job.
-    with translation.override(translation.get_language()), timezone.override(None):
-        if _is_async(job.task_path):
-            return async_to_sync(runner.aexecute)(job, Window())
-        return runner.execute(job, Window())
+    with _transactions_kept_usable(), translation.override(translation.get_language()), timezone.override(None):
+        translation.deactivate()
+        if job.task_path in async_paths():
+            outcome = async_to_sync(runner.aexecute)(job, Window())
+        else:
+            outcome = runner.execute(job, Window())
+    write_progress(job.worker_id, shown)
+    return outcome
 
 
-def _is_async(path: str) -> bool:
-    from .worker.capacity import async_paths
-
-    return path in async_paths()
+@contextmanager
+def _transactions_kept_usable() -> Iterator[None]:
+    """Roll the test's transactions back to here where a job has broken them: else its outcome could not be written."""
+    opened = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
+    savepoints = [(connection, connection.savepoint()) for connection in opened]
+    yield
+    for connection, savepoint in savepoints:
+        if connection.needs_rollback or not connection.is_usable():
+            connection.needs_rollback = False
+            connection.savepoint_rollback(savepoint)
+        connection.savepoint_commit(savepoint)
 
 
 def assert_enqueued(
@@ -120,7 +152,7 @@ def assert_enqueued(
     """
     found = list(_enqueued(task, args, kwargs, fields))
     if (times is None and not found) or (times is not None and len(found) != times):
-        wanted = "at least one job" if times is None else f"{times} jobs"
+        wanted = "at least one job" if times is None else f"{times} job{'' if times == 1 else 's'}"
         raise AssertionError(
             f"Expected {wanted} of {_describe(task, args, kwargs, fields)}, found {len(found)}. {_all()}"
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -351,3 +353,24 @@ def test_a_loop_that_dies_is_told_and_can_be_stopped_all_the_same(
 
     wait_until(lambda: not loop.executor.is_alive)
     loop.executor.stop()
+
+
+def test_what_a_failed_job_held_is_let_go_of_with_its_outcome(loop: Loop) -> None:
+    class Large:
+        """What takes much memory."""
+
+    held: list[weakref.ref[Large]] = []
+
+    async def body() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        loop.run(body)
+        loop.run(nothing)
+
+        assert held[0]() is None
+    finally:
+        gc.enable()

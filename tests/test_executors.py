@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from queue import Empty, Queue
@@ -347,3 +349,25 @@ def test_a_thread_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert deaths.get(timeout=TIMEOUT) is executor
     wait_until(lambda: not executor.is_alive)
+
+
+def test_what_a_failed_job_held_is_let_go_of_with_its_outcome(one: Threads) -> None:
+    class Large:
+        """What takes much memory."""
+
+    held: list[weakref.ref[Large]] = []
+
+    def body() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        one.run(body)
+        # The thread has left the frames of the job before.
+        one.run(lambda: None)
+
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -15,7 +15,7 @@ from django_jobs.task import DEFAULT_BACKOFF
 
 def delays(backoff: Backoff, attempt: int, times: int = 200) -> list[float]:
     """Ask a backoff often enough that its jitter shows."""
-    result = SimpleNamespace(attempts=attempt)
+    result = SimpleNamespace(errors=[None] * (attempt - 1))
     return [to_seconds(backoff(ValueError(), result) or 0) for _ in range(times)]
 
 

@@ -392,6 +392,9 @@ class RunAtOnce(SimpleTestCase):
 class KeepOnly(SimpleTestCase):
     """DummyBackend, in tests that have no database."""
 
+    def setUp(self) -> None:
+        self.backend.clear()
+
     @property
     def backend(self) -> DummyBackend:
         backend = task_backends["default"]

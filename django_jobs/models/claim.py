@@ -1,17 +1,17 @@
 """How ready jobs are found and locked for a worker: the candidates of a claim.
 
 One query per queue, in the order of the ready index, so that the cost does not grow with other rows. The
-candidates of all queues are merged here: larger priority first, then first in, first out. Rows locked and not
-chosen are free again when the claim's transaction ends, milliseconds later. ``JobQuerySet.claim``, the only
-caller, moves the chosen ones.
+candidates of all queues are merged here: larger priority first, then first in, first out. ``JobQuerySet.claim``,
+the only caller, moves those that are locked.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Exists
+from django.db.models import Case, Exists, F, TextField, Value, When
 from django.db.models.functions import Now
 
 from ..outcomes import ClaimedJob, PastAttempt
@@ -22,6 +22,9 @@ from .queue import Queue
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
+
+# How many earlier attempts a running job knows of.
+LONGEST_HISTORY = 100
 
 # Plain values: making model instances costs as much again as the whole claim.
 _COLUMNS = (
@@ -43,16 +46,34 @@ _COLUMNS = (
 
 
 def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[dict[str, Any]]:
-    """Lock up to ``limit`` jobs of each queue and return the ``limit`` that come first, as dicts of columns."""
+    """Lock the up to ``limit`` jobs of these queues that come first, and return them as dicts of columns, in order."""
+    shares = _shares(ready, queue_names, limit) if len(queue_names) > 1 else dict.fromkeys(queue_names, limit)
     found: list[dict[str, Any]] = []
+    for name, share in shares.items():
+        in_order = lock_free_rows(_in_order(ready, name))
+        found += in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:share]
+    return sorted(found, key=_rank) if len(shares) > 1 else found
+
+
+def _shares(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> Counter[str]:
+    """Return how many of the ``limit`` jobs that come first are in each queue.
+
+    Nothing is locked yet: locking ``limit`` rows of each queue would hide those not taken from other workers.
+    """
+    first: list[Any] = []
     for name in queue_names:
-        # In the claim itself: once a pause has committed, no job of the queue begins.
-        is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=name))
-        in_order = lock_free_rows(ready.filter(~is_paused, queue_name=name).order_by("-priority", "id"))
-        found += in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:limit]
-    if len(queue_names) > 1:
-        found.sort(key=lambda row: (-row["priority"], row["id"]))
-    return found[:limit]
+        first += list(_in_order(ready, name).values("id", "priority", "queue_name")[:limit])
+    return Counter(row["queue_name"] for row in sorted(first, key=_rank)[:limit])
+
+
+def _in_order(ready: JobQuerySet, queue_name: str) -> JobQuerySet:
+    # The pause is looked at in the claim itself: once it has committed, no job of the queue begins.
+    is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=queue_name))
+    return ready.filter(~is_paused, queue_name=queue_name).order_by("-priority", "id")
+
+
+def _rank(row: dict[str, Any]) -> tuple[int, int]:
+    return -row["priority"], row["id"]
 
 
 def with_history(rows: Sequence[dict[str, Any]], worker_id: str, using: str) -> list[ClaimedJob]:
@@ -61,14 +82,17 @@ def with_history(rows: Sequence[dict[str, Any]], worker_id: str, using: str) -> 
     retried = [row["id"] for row in rows if row["attempt"]]
     if retried:
         past = Attempt.objects.using(using).filter(job_id__in=retried).order_by("job_id", "number")
-        for job_id, *values in past.values_list("job_id", "worker_id", "outcome", "exception_class", "traceback"):
+        # A job may have been snoozed thousands of times.
+        recent = past.filter(number__gt=F("job__attempt") - LONGEST_HISTORY)
+        shown = Case(When(outcome__in=ERROR_OUTCOMES, then="traceback"), default=Value(""), output_field=TextField())
+        for job_id, *values in recent.values_list("job_id", "worker_id", "outcome", "exception_class", shown):
             histories.setdefault(job_id, []).append(_past_attempt(*values))
     return [_claimed(row, worker_id, tuple(histories.get(row["id"], ()))) for row in rows]
 
 
 def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback: str) -> PastAttempt:
     is_error = outcome in ERROR_OUTCOMES
-    return PastAttempt(worker_id, exception_class if is_error else "", traceback if is_error else "")
+    return PastAttempt(worker_id, exception_class if is_error else "", traceback)
 
 
 def _claimed(row: dict[str, Any], worker_id: str, history: tuple[PastAttempt, ...]) -> ClaimedJob:

@@ -164,7 +164,7 @@ def _attempt(outcome: Outcome) -> Attempt:
         job_id=job.id,
         number=job.attempt,
         worker_id=job.worker_id,
-        started_at=outcome.started_at or job.last_attempted_at,
+        started_at=job.last_attempted_at,
         ended_at=Now(),
         outcome=_HISTORY[outcome.verb],
         exception_class=failure.exception_class[: longest["exception_class"]],

@@ -17,10 +17,6 @@ from .. import conf
 Row = TypeVar("Row", bound=models.Model)
 
 
-class JobsQuerySet(models.QuerySet[Row]):
-    """A queryset on the jobs database, whatever the project's other routers say."""
-
-
 class JobsManager(models.Manager[Row]):
     """Send every query to ``DJANGO_JOBS["DATABASE"]``, unless ``using()`` names another."""
 

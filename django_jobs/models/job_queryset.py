@@ -194,7 +194,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             rows = lock_free_rows(self.finished().order_by("finished_at"))
             ids = list(rows.values_list("pk", flat=True)[:limit])
             # Locked and finished: a requeue of one of them waits, and then finds it gone.
-            self.model.objects.using(self.db).filter(pk__in=ids).delete()
+            self.model.objects.using(self.db).filter(pk__in=ids).only("pk").delete()
         if ids:
             signals.send(signals.jobs_pruned, self.model, count=len(ids))
         return len(ids)

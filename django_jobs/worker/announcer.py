@@ -7,10 +7,12 @@ wait to be told, the exchange claims nothing, so that memory stays bounded.
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.db import connections
+from django.utils import timezone
 
 from .. import signals
 from ..compat import TaskError, TaskResultStatus, task_finished
@@ -18,6 +20,7 @@ from ..models import Job
 from ..outcomes import Outcome
 from .execution import backend_class, declared_task, result_of_running
 from .service import Service
+from .sessions import Sessions
 
 logger = logging.getLogger("django_jobs")
 
@@ -35,6 +38,7 @@ _FINISHED = {
     "fail": TaskResultStatus.FAILED,
     "cancel": TaskResultStatus.FAILED,
 }
+_CANCELLED = "django_jobs.exceptions.JobCancelled"
 
 
 class Announcer(Service):
@@ -43,6 +47,7 @@ class Announcer(Service):
     def __init__(self, on_death: Any = None) -> None:
         super().__init__(on_death)
         self._inbox: SimpleQueue[Outcome] = SimpleQueue()
+        self._sessions = Sessions()
 
     @property
     def is_behind(self) -> bool:
@@ -58,8 +63,10 @@ class Announcer(Service):
     def run_once(self) -> float:
         told = False
         while (outcome := self._next()) is not None:
-            announce(outcome)
             told = True
+            # What a receiver leaves behind must not meet those of the next outcome.
+            with self._sessions.clean():
+                announce(outcome)
         if told:
             # Receivers may have used the database; an idle announcer holds no connection.
             connections.close_all()
@@ -96,20 +103,29 @@ def _send_task_finished(outcome: Outcome) -> None:
     if declared_task(job) is None:
         # Django's receivers need a task.
         return
-    result = result_of_running(job, status=_FINISHED[outcome.verb], finished_at=outcome.job.last_attempted_at)
+    result = result_of_running(job, status=_FINISHED[outcome.verb], finished_at=_ended_at(outcome))
     if outcome.verb == "succeed":
         object.__setattr__(result, "_return_value", outcome.result)
-    elif outcome.failure.exception_class:
-        failure = outcome.failure
-        result.errors.append(TaskError(exception_class_path=failure.exception_class, traceback=failure.traceback))
+    else:
+        # As a cancelled job's result has it, whoever asked for it.
+        cls = _CANCELLED if outcome.verb == "cancel" else outcome.failure.exception_class
+        result.errors.append(TaskError(exception_class_path=cls, traceback=outcome.failure.traceback))
     if outcome.exception is None:
         signals.send(task_finished, backend_class(job), task_result=result)
         return
+    trace = outcome.exception.__traceback__
     try:
         raise outcome.exception
     except type(outcome.exception):
-        # Django's own receiver reads the exception that is being handled.
+        # Django's own receiver reads the exception that is being handled; raising it here is no part of its story.
+        outcome.exception.__traceback__ = trace
         signals.send(task_finished, backend_class(job), task_result=result)
+
+
+def _ended_at(outcome: Outcome) -> datetime:
+    """Return when the attempt ended, by the worker's clock; the row has the database's."""
+    began = outcome.started_at
+    return timezone.now() if began is None else began + timedelta(seconds=outcome.duration)
 
 
 def _log(outcome: Outcome) -> None:

@@ -216,7 +216,7 @@ class Exchange(Service):
         ids = set(requested.values_list("pk", flat=True)) & set(self._held)
         if ids:
             unbegun = self._capacity.take_back(lambda job: job.id in ids)
-            self._outbox.add(Outcome(job, "cancel", failure=_CANCELLED) for job in unbegun)
+            self._outbox.add(Outcome(job, "cancel", failure=_CANCELLED, exception=JobCancelled()) for job in unbegun)
             self._capacity.interrupt(ids, JobCancelled)
 
     def _turn(self) -> bool:

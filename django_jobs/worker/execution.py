@@ -80,7 +80,10 @@ class Runner:
 
     def execute(self, job: ClaimedJob, window: Window) -> Outcome:
         """Run one attempt of a job in this thread."""
-        attempt = _Attempt(job, window, self.report)
+        try:
+            attempt = _Attempt(job, window, self.report)
+        except BaseException as error:  # noqa: BLE001 - the row is bad, and no other attempt would find it better
+            return cannot_begin(job, error)
         token = set_current_job(attempt.context)
         try:
             attempt.announce_start()
@@ -98,7 +101,10 @@ class Runner:
 
     async def aexecute(self, job: ClaimedJob, window: Window) -> Outcome:
         """Run one attempt of a job on this event loop."""
-        attempt = _Attempt(job, window, self.report)
+        try:
+            attempt = _Attempt(job, window, self.report)
+        except BaseException as error:  # noqa: BLE001 - the row is bad, and no other attempt would find it better
+            return cannot_begin(job, error)
         token = set_current_job(attempt.context)
         try:
             attempt.announce_start()
@@ -111,6 +117,11 @@ class Runner:
         finally:
             window.close()
             reset_current_job(token)
+
+
+def cannot_begin(job: ClaimedJob, error: BaseException) -> Outcome:
+    """Return the outcome of a job whose row is so odd that not even its context can be made."""
+    return Outcome(job, "fail", failure=describe_failure(error), exception=error)
 
 
 def make_runner(factories: list[Factory], report: Callable[[int, Progress], None]) -> Runner:

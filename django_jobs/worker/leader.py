@@ -123,8 +123,8 @@ class Leader(Service):
         now = time.monotonic()
         if now < self._elect_at:
             return
-        self._elect_at = now + self._elect_every
         self._set_leading(Lease.objects.hold(LEADER, self._holder, self._lease))
+        self._elect_at = now + self._elect_every
 
     def _set_leading(self, leads: bool) -> None:
         if leads == self.is_leading:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils.connection import ConnectionDoesNotExist
 
-from .. import migrations
+from .. import conf, migrations
 from ..exceptions import JobsError
 from ..models import Job
 from ..models.database import jobs_connection, prepare_for_workers
@@ -25,12 +28,13 @@ class NotReady(JobsError):
 
 def check_database(uses_processes: bool, concurrency: int) -> None:
     """Raise NotReady if workers cannot start on the jobs database; get it ready for them."""
-    connection = jobs_connection()
     try:
+        connection = jobs_connection()
+    except ConnectionDoesNotExist as error:
+        raise NotReady(f"DJANGO_JOBS['DATABASE'] names {conf.database()!r}, which DATABASES does not have.") from error
+    with explained_errors():
         connection.ensure_connection()
         missing = unapplied_migrations()
-    except Error as error:
-        raise NotReady(f"The database {connection.alias!r} cannot be used: {str(error).strip()}") from error
     if missing:
         raise NotReady(
             f"The database {connection.alias!r} lacks migrations of django_jobs: {', '.join(missing)}. "
@@ -43,7 +47,23 @@ def check_database(uses_processes: bool, concurrency: int) -> None:
             "The jobs are in a SQLite database in memory, which worker processes cannot share. "
             "Give it a file, or run one worker in this process with --processes 0."
         )
-    prepare_for_workers()
+    if not settings.USE_TZ and not connection.features.supports_timezones and settings.TIME_ZONE != "UTC":
+        raise NotReady(
+            f"With USE_TZ = False the times in database {connection.alias!r} are in {settings.TIME_ZONE}, and its clock "
+            "is in UTC: jobs would run at the wrong time. Set USE_TZ = True, or TIME_ZONE = 'UTC'."
+        )
+    with explained_errors():
+        prepare_for_workers()
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Turn an error of the database at the start of a worker into NotReady, with the database's own words."""
+    try:
+        yield
+    except Error as error:
+        alias = conf.database()
+        raise NotReady(f"The database {alias!r} cannot be used: {str(error).strip()}") from error
 
 
 def _warn_of_small_pool(connection: BaseDatabaseWrapper, concurrency: int) -> None:

@@ -32,7 +32,7 @@ from .heartbeat import Heartbeat
 from .leader import Leader, PluginDuties
 from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues
-from .preflight import check_database
+from .preflight import check_database, explained_errors
 from .reload import Reloader
 from .service import Service
 from .stop_signals import held_up
@@ -61,7 +61,7 @@ class Child:
             self.process = subprocess.Popen(command, stdin=theirs.fileno(), env=env)
         self.started = self.pulsed = time.monotonic()
         self.worker_id = self._name(options)
-        self.is_drained = False
+        self.is_drained = self.has_pulsed = False
         told = {
             "options": options.as_json(),
             "worker_id": self.worker_id,
@@ -94,6 +94,7 @@ class Child:
         self.pulsed = time.monotonic()
         heard = set(data.decode().split())
         self.is_drained = self.is_drained or "drained" in heard
+        self.has_pulsed = self.has_pulsed or "pulse" in heard
         return heard
 
     def lived(self) -> float:
@@ -149,11 +150,12 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until told to stop; return the exit code. Raise JobsError if workers cannot start."""
         check_database(uses_processes=True, concurrency=self.options.concurrency)
-        check_queues(self.options.queues)
         load_factories()
         self._listen_to_signals()
-        self._register()
-        Queue.objects.declare_all(known_queues())
+        with explained_errors():
+            check_queues(self.options.queues)
+            self._register()
+            Queue.objects.declare_all(known_queues())
         connections.close_all()
         for service in self._services:
             service.start()
@@ -250,7 +252,9 @@ class Supervisor:
             self._plan_restart(child, code)
 
     def _plan_restart(self, child: Child, code: int) -> None:
-        short_lives = self._short_lives.get(child.number, 0) + 1 if child.lived() < _SHORT_LIFE and code else 0
+        # One that has worked may have been killed by a job, which uses up its attempts: the others need not wait for that.
+        cannot_start = child.lived() < _SHORT_LIFE and code and not child.has_pulsed
+        short_lives = self._short_lives.get(child.number, 0) + 1 if cannot_start else 0
         self._short_lives[child.number] = short_lives
         # The first time at once: a job may have killed it.
         pause = min(_FIRST_PAUSE * 2 ** (short_lives - 2), _LONGEST_PAUSE) if short_lives > 1 else 0.0

@@ -24,6 +24,7 @@ from django.db import Error, connections
 
 from .. import signals
 from ..context import Progress
+from ..exceptions import JobsError
 from ..models import Job, Queue
 from ..models import Worker as WorkerRow
 from ..outcomes import Outcome
@@ -41,7 +42,7 @@ from .leader import Leader, PluginDuties
 from .link import Link
 from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
-from .preflight import check_database
+from .preflight import check_database, explained_errors
 from .service import Service
 
 logger = logging.getLogger("django_jobs")
@@ -64,6 +65,7 @@ class Worker:
     def __init__(self, queues: Iterable[str] = (), *, burst: bool = False, once: bool = False, **options: Any) -> None:
         """Take the worker options by their lower-case names; see ``conf.SETTINGS`` and ``WorkerOptions``."""
         flags = {name.upper(): value for name, value in options.items()}
+        queues = (queues,) if isinstance(queues, str) else queues
         self._set_up(resolve_options(flags, queues, burst, once), link=None)
 
     @classmethod
@@ -97,7 +99,9 @@ class Worker:
         self._announcer = Announcer(self._died)
         runner = make_runner(factories, self._show_progress)
         self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died)
-        self._loop = LoopExecutor(options.async_concurrency, runner, self._done, self._died)
+        # Where each async def job needs a thread, and with it connections, there are no more of them than of others.
+        at_once = options.concurrency if runner.needs_thread else options.async_concurrency
+        self._loop = LoopExecutor(min(at_once, options.async_concurrency), runner, self._done, self._died)
         self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
         self._exchange = Exchange(
             self.worker_id, options, self._capacity, self._announcer, owner=self, on_death=self._died
@@ -129,11 +133,14 @@ class Worker:
     # Life
 
     def start(self) -> None:
-        """Register the worker and begin to claim. Raise JobsError if it cannot start."""
+        """Register the worker and begin to claim. Raise JobsError if it cannot start, or has been started before."""
+        if self._state != WorkerState.STARTING:
+            raise JobsError(f"Worker {self.worker_id} has been started before. Make another one.")
         check_database(uses_processes=False, concurrency=self.options.concurrency)
-        check_queues(self.options.queues)
-        self._register()
-        Queue.objects.declare_all(known_queues())
+        with explained_errors():
+            check_queues(self.options.queues)
+            self._register()
+            Queue.objects.declare_all(known_queues())
         self._state = WorkerState.RUNNING
         self._is_started = True
         parts: list[Startable] = [self._threads, self._loop, self._announcer, self._exchange, *self._alone]
@@ -224,6 +231,11 @@ class Worker:
 
     def _drain(self, timeout: float) -> None:
         self._exchange.stop_claiming()
+        if self.exit_code == EXIT_DIED:
+            # What has not begun is given back. What has begun may be what killed the part: it stays with this worker, is
+            # rescued from it as crashed, and so uses up its attempts.
+            self._is_idle_within(_INTERRUPT_GRACE)
+            return
         if self._is_idle_within(timeout, self._hurry):
             return
         self.exit_code = self.exit_code or EXIT_UNFINISHED
@@ -251,7 +263,7 @@ class Worker:
         self._announcer.stop(_LAST_WRITES)
         for service in self._alone:
             service.stop(_LAST_WRITES)
-        if not self._lease_lost:
+        if not self._lease_lost and self.exit_code != EXIT_DIED:
             self._sign_off()
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)

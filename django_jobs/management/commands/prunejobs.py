@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 
 from django_jobs import conf
 from django_jobs.models import Job, Queue
@@ -15,6 +16,8 @@ from django_jobs.models.job_queryset import PRUNE_BATCH, JobQuerySet
 from django_jobs.states import FINISHED
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# Before the calendars of databases begin, they answer with errors of their own.
+_LONGEST_AGE = timedelta(days=365 * 200)
 
 
 def parse_age(text: str) -> timedelta:
@@ -23,9 +26,12 @@ def parse_age(text: str) -> timedelta:
     if not match:
         raise CommandError(f"--older-than {text!r} is no age. Write a number with s, m, h, d or w after it, as in 7d.")
     try:
-        return timedelta(**{_UNITS[match[2] or "s"]: float(match[1])})
-    except OverflowError as error:
-        raise CommandError(f"--older-than {text!r} is too long an age.") from error
+        age = timedelta(**{_UNITS[match[2] or "s"]: float(match[1])})
+    except OverflowError:
+        age = timedelta.max
+    if age > _LONGEST_AGE:
+        raise CommandError(f"--older-than {text!r} is too long an age.")
+    return age
 
 
 class Command(BaseCommand):
@@ -59,6 +65,12 @@ class Command(BaseCommand):
         for name in ("limit", "batch_size"):
             if options[name] is not None and options[name] < 1:
                 raise CommandError(f"--{name.replace('_', '-')} must be at least 1, not {options[name]}.")
+        try:
+            self._prune(options)
+        except Error as error:
+            raise CommandError(f"The database {conf.database()!r} cannot be used: {str(error).strip()}") from error
+
+    def _prune(self, options: dict[str, Any]) -> None:
         jobs = self._selected(options)
         limit = options["limit"]
         if options["dry_run"]:

@@ -24,10 +24,22 @@ class Command(BaseCommand):
     help = (
         "Run jobs. Starts a supervisor with worker processes. The first SIGTERM or Ctrl-C lets running jobs finish, "
         "a second one ends them. Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the "
-        "worker could not start; 3 a part of the process died."
+        "worker could not start; 3 a part of the process died; 4 its lease was lost (with --processes 0)."
     )
     # What makes a worker unable to run is checked at its start, with a message of its own.
     requires_system_checks: list[str] = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        refuse, known = parser.error, [flag for action in parser._actions for flag in action.option_strings]
+
+        def error(message: str) -> None:
+            unknown = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+            meant = conf.closest(unknown, known) if message.startswith("unrecognized") else None
+            refuse(f"{message}. Did you mean {meant}?" if meant else message)
+
+        parser.error = error  # type: ignore[method-assign, assignment]
+        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -41,7 +53,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--tag", action="append", metavar="TAG", help="A tag for this worker. Repeatable.")
         parser.add_argument("--burst", action="store_true", help="End when no job is ready any more.")
-        parser.add_argument("--once", action="store_true", help="Run one job, if there is one, and end.")
+        parser.add_argument("--once", action="store_true", help="Run one job in each worker, if there is one, and end.")
         parser.add_argument("--no-notify", action="store_true", help="Do not listen for notifications; poll only.")
         parser.add_argument("--log-format", choices=["text", "json"], help=_help("LOG_FORMAT"))
         parser.add_argument(

@@ -139,6 +139,8 @@ class LoopExecutor:
             del self._running[job.id]
             if outcome is not None:
                 self._done(outcome)
+                # Its exception holds this frame; the two would keep all that the job held until the next garbage collection.
+                del outcome
 
     def _thread_of_job(self) -> AbstractAsyncContextManager[object]:
         return ThreadSensitiveContext() if self._runner.needs_thread else nullcontext()

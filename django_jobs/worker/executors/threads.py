@@ -142,6 +142,8 @@ class ThreadExecutor:
             # Also when the thread dies of what the job has left behind.
             if outcome is not None:
                 self._done(outcome)
+                # Its exception holds this frame; the two would keep all that the job held until the next garbage collection.
+                del outcome
 
 
 def _warm_context() -> Context:
