@@ -194,13 +194,15 @@ def task(
     options = {option: value for option, value in options.items() if value is not None}
 
     def decorate(function: Callable[..., Any]) -> Task:
-        if not callable(function):
-            raise InvalidTask(
-                f"@task takes a function, not {function!r}. Give options by name: @task(name={function!r})."
-            )
-        return Task(func=function, run_after=None, **options)
+        return _task_of(function, options)
 
     return decorate(function) if function is not None else decorate
+
+
+def _task_of(function: Callable[..., Any], options: Mapping[str, Any]) -> Task:
+    if not callable(function):
+        raise InvalidTask(f"@task takes a function, not {function!r}. Options have names: @task(name={function!r}).")
+    return Task(func=function, run_after=None, **options)
 
 
 def declare(task: DjangoTask) -> None:

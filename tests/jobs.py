@@ -10,12 +10,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
 
-from django_jobs import current_job, enqueue_many, task
+from django_jobs import current_job, task
 from django_jobs.retries import fixed
 
 from .process.ledger import gate_is_open, write
@@ -190,8 +189,3 @@ async def query_async(gate: str = "gate") -> None:
     note("begin")
     for _ in _until(gate):
         await Group.objects.acount()
-
-
-def enqueue_mixed(held: int, quick: int) -> list[Any]:
-    """Enqueue jobs that hold their thread and, behind them, jobs that would take no time; all in one transaction."""
-    return enqueue_many([*[(hold, (), {})] * held, *[(touch, (), {})] * quick])

@@ -225,9 +225,7 @@ def test_a_failed_task_has_the_errors_of_all_its_attempts(receiver: Receiver) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit("no"), KeyboardInterrupt("no")])
-def test_djangos_log_of_a_failed_task_has_its_exception(
-    caplog: pytest.LogCaptureFixture, error: BaseException
-) -> None:
+def test_djangos_log_of_a_failed_task_has_its_exception(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
     job = claimed_job(do_once, raising(error))
 
     tell(job)

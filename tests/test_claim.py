@@ -237,6 +237,23 @@ def test_jobs_that_another_worker_is_just_taking_are_passed_over() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @needs_row_locks
+def test_a_claim_from_several_queues_hides_no_more_jobs_than_it_takes() -> None:
+    start_worker("w2")
+    queues = ["a", "b", "c"]
+    for name in queues:
+        enqueued(*[0] * 10, queue_name=name)
+    with Rival() as rival:
+        rival.begin()
+        theirs = rival.run(Job.objects.claim, "w2", queues, 10)
+
+        ours = claim(limit=10, queues=queues)
+
+    assert len(theirs) == len(ours) == 10
+    assert not {job.id for job in theirs} & {job.id for job in ours}
+
+
+@pytest.mark.django_db(transaction=True)
+@needs_row_locks
 def test_jobs_that_a_rolled_back_claim_had_locked_are_ready_again() -> None:
     start_worker("w2")
     ids = enqueued(0, 0)

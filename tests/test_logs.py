@@ -174,15 +174,19 @@ def test_the_projects_own_handlers_are_kept(ours: logging.Logger, stderr: Callab
     assert stderr() == ""
 
 
-def test_the_projects_own_root_handler_is_kept(ours: logging.Logger, stderr: Callable[[], str]) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_handler_of_the_project_at_the_root_hears_all_and_alone(
+    ours: logging.Logger, stderr: Callable[[], str], log_format: str
+) -> None:
     own = StringIO()
     handler = logging.StreamHandler(own)
 
-    configure("json", root=(handler,))
-    logging.getLogger("shop").warning("heard")
+    configure(log_format, root=(handler,))
+    logging.getLogger("shop").warning("theirs")
+    ours.warning("ours")
 
     assert logging.getLogger().handlers == [handler]
-    assert (own.getvalue(), stderr()) == ("heard\n", "")
+    assert (own.getvalue(), stderr()) == ("theirs\nours\n", "")
 
 
 def test_the_projects_own_level_is_kept(ours: logging.Logger, stderr: Callable[[], str]) -> None:

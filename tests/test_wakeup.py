@@ -198,7 +198,9 @@ def test_a_server_that_lets_nobody_listen_leaves_no_connection_behind(
 
 
 def _listeners() -> int:
-    return int(_value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"))
+    return int(
+        _value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+    )
 
 
 def _end_listeners() -> None:

@@ -8,7 +8,7 @@ the only caller, moves those that are locked.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, Exists, F, TextField, Value, When
@@ -47,23 +47,43 @@ _COLUMNS = (
 
 def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[dict[str, Any]]:
     """Lock the up to ``limit`` jobs of these queues that come first, and return them as dicts of columns, in order."""
-    shares = _shares(ready, queue_names, limit) if len(queue_names) > 1 else dict.fromkeys(queue_names, limit)
+    if len(queue_names) == 1:
+        return _lock(ready, queue_names[0], limit)
+    # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers those
+    # that are not taken.
+    candidates = _first_of_all(ready, queue_names, limit)
     found: list[dict[str, Any]] = []
-    for name, share in shares.items():
-        in_order = lock_free_rows(_in_order(ready, name))
-        found += in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:share]
-    return sorted(found, key=_rank) if len(shares) > 1 else found
+    for name, share in Counter(row["queue_name"] for row in candidates[:limit]).items():
+        found += _lock(ready, name, share)
+    if len(found) < min(limit, len(candidates)):
+        found += _fill_up(ready, dict.fromkeys(row["queue_name"] for row in candidates), limit, found)
+    return sorted(found, key=_rank)
 
 
-def _shares(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> Counter[str]:
-    """Return how many of the ``limit`` jobs that come first are in each queue.
+def _fill_up(
+    ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Lock other jobs of these queues in the place of those that another worker is just taking."""
+    more: list[dict[str, Any]] = []
+    others = ready.exclude(pk__in=[row["id"] for row in found])
+    for name in queue_names:
+        room = limit - len(found) - len(more)
+        if room:
+            more += _lock(others, name, room)
+    return more
 
-    Nothing is locked yet: locking ``limit`` rows of each queue would hide those not taken from other workers.
-    """
+
+def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[dict[str, Any]]:
+    in_order = lock_free_rows(_in_order(ready, queue_name))
+    return list(in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:limit])
+
+
+def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Any]:
+    """Return the first ``limit`` jobs of each queue, unlocked, in the order of all."""
     first: list[Any] = []
     for name in queue_names:
         first += list(_in_order(ready, name).values("id", "priority", "queue_name")[:limit])
-    return Counter(row["queue_name"] for row in sorted(first, key=_rank)[:limit])
+    return sorted(first, key=_rank)
 
 
 def _in_order(ready: JobQuerySet, queue_name: str) -> JobQuerySet:

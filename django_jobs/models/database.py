@@ -71,7 +71,7 @@ def prepare_for_workers() -> None:
     """Bring a SQLite file into the mode in which readers and a writer do not wait for each other (WAL); it stays so."""
     connection = jobs_connection()
     is_in_memory: Any = getattr(connection, "is_in_memory_db", None)
-    if is_in_memory is not None and not is_in_memory():
+    if is_in_memory is not None and not is_in_memory() and not connection.in_atomic_block:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA journal_mode=WAL")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from django_jobs import enqueue_many
 from django_jobs.models import Attempt, Job, Worker
-from django_jobs.states import FINISHED, AttemptOutcome, JobState, WorkerState
+from django_jobs.states import FINISHED, AttemptOutcome, JobState
+from tests import jobs
 from tests.processes import Command, wait_until, workers_of
 
 # For what takes a moment on an idle machine and much longer on a busy one. No promise: those have bounds of their own.
@@ -55,6 +57,16 @@ def wait_for_another_worker(command: Command, than: Worker, timeout: float = PAT
     return wait_until(others.first, timeout=timeout, message=f"another worker than {than.worker_id}")
 
 
-def live_states() -> set[str]:
-    """Return the states of the processes that have not ended, by their rows."""
-    return set(Worker.objects.exclude(state__in=[WorkerState.STOPPED, WorkerState.LOST]).values_list("state", flat=True))
+def keep_busy_and_claim_ahead() -> tuple[list[Any], list[Any]]:
+    """Have the only worker, with two threads, claim more than it can begin: return what it runs, and what waits.
+
+    What it runs ends when the gate is opened. What waits would take no time.
+    """
+    # It has to know that jobs are short.
+    wait_until_finished(jobs.write_nothing.enqueue_many([((), {})] * 300))
+    # In one transaction, so that one claim finds them all.
+    mixed = enqueue_many([*[(jobs.hold, (), {})] * 2, *[(jobs.touch, (), {})] * 20])
+    busy, waiting = mixed[:2], mixed[2:]
+    claimed = Job.objects.running().filter(pk__in=[job.id for job in waiting])
+    wait_until(claimed.exists, timeout=PATIENCE, message="jobs claimed ahead")
+    return busy, waiting

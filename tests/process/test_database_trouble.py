@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -24,7 +23,8 @@ from .ledger import Ledger
 from .observe import PATIENCE, states_of, wait_for_state, wait_until_finished, worker_of
 
 pytestmark = pytest.mark.skipif(
-    settings.DATABASE_URL.startswith("sqlite"), reason="a database in a file has no server, no sessions and no connections"
+    settings.DATABASE_URL.startswith("sqlite"),
+    reason="a database in a file has no server, no sessions and no connections",
 )
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"

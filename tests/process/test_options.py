@@ -15,7 +15,16 @@ from tests.processes import Command, wait_until
 
 from .conftest import Start
 from .ledger import Ledger
-from .observe import PATIENCE, row, state_of, states_of, wait_for_state, wait_until_finished, worker_of
+from .observe import (
+    PATIENCE,
+    keep_busy_and_claim_ahead,
+    row,
+    state_of,
+    states_of,
+    wait_for_state,
+    wait_until_finished,
+    worker_of,
+)
 
 
 def test_burst_runs_all_that_is_ready_and_ends(start: Start, ledger: Ledger) -> None:
@@ -111,20 +120,16 @@ class TestPause:
 
     def test_jobs_of_a_paused_queue_that_have_not_begun_are_given_back(self, start: Start, ledger: Ledger) -> None:
         start()
-        wait_until_finished(jobs.write_nothing.enqueue_many([((), {})] * 300))
-        mixed = jobs.enqueue_mixed(held=2, quick=20)
-        ids = [job.id for job in mixed[2:]]
-        ahead = Job.objects.running().filter(pk__in=ids)
-        wait_until(ahead.exists, message="jobs claimed ahead")
+        busy, waiting = keep_busy_and_claim_ahead()
 
         Queue.objects.pause("default")
 
-        wait_until(lambda: not ahead.exists(), message="what had not begun to be given back")
+        wait_until(lambda: states_of(waiting) == {JobState.READY}, message="what had not begun to be given back")
         ledger.open_gate()
-        wait_until_finished(mixed[:2])
+        wait_until_finished(busy)
         assert ledger.count("ran") == 0
         Queue.objects.resume("default")
-        wait_until_finished(mixed)
+        wait_until_finished(waiting)
         assert set(ledger.times_run().values()) == {1}
 
 
@@ -160,9 +165,7 @@ class TestStart:
         assert "manage.py migrate" in told
 
     @pytest.mark.parametrize("processes", [0, 1])
-    def test_a_database_that_cannot_be_reached_is_refused(
-        self, start: Start, tmp_path: Path, processes: int
-    ) -> None:
+    def test_a_database_that_cannot_be_reached_is_refused(self, start: Start, tmp_path: Path, processes: int) -> None:
         nowhere = {"sqlite": f"sqlite:///{tmp_path}/no/such/directory/db.sqlite3"}
         url = nowhere.get(connection.vendor, "postgres://nobody:nothing@127.0.0.1:9/nothing")
 

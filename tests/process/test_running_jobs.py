@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +18,16 @@ from tests.processes import wait_until
 
 from .conftest import Start
 from .ledger import Ledger
-from .observe import outcomes_of, row, state_of, wait_for_state, wait_until_finished, worker_of
+from .observe import (
+    keep_busy_and_claim_ahead,
+    outcomes_of,
+    row,
+    state_of,
+    states_of,
+    wait_for_state,
+    wait_until_finished,
+    worker_of,
+)
 
 
 def cancel(*cancelled: Any) -> int:
@@ -62,18 +72,16 @@ class TestCancel:
 
     def test_jobs_claimed_ahead_that_are_cancelled_never_begin(self, start: Start, ledger: Ledger) -> None:
         start()
-        wait_until_finished(jobs.write_nothing.enqueue_many([((), {})] * 300))
-        mixed = jobs.enqueue_mixed(held=2, quick=20)
-        wait_until(lambda: Job.objects.running().filter(pk__in=[job.id for job in mixed[2:]]).exists())
+        busy, waiting = keep_busy_and_claim_ahead()
 
-        cancel(*mixed[2:])
+        cancel(*waiting)
 
-        for job in mixed[2:]:
-            wait_for_state(job, JobState.CANCELLED)
+        wait_until_finished(waiting)
+        assert states_of(waiting) == {JobState.CANCELLED}
         ledger.open_gate()
-        wait_until_finished(mixed)
+        wait_until_finished(busy)
+        assert states_of(busy) == {JobState.SUCCEEDED}
         assert ledger.count("ran") == 0
-        assert {state_of(job) for job in mixed[:2]} == {JobState.SUCCEEDED}
 
     @pytest.mark.parametrize("task", [jobs.pause_briefly, jobs.pause_briefly_async])
     def test_jobs_that_end_while_they_are_cancelled_end_once(self, start: Start, ledger: Ledger, task: Any) -> None:
@@ -131,7 +139,7 @@ class TestRetry:
         begun = ledger.entries("begin", job)
         assert [entry.attempt for entry in begun] == [1, 2, 3]
         assert outcomes_of(job) == [AttemptOutcome.FAILED] * 3
-        for before, after in zip(begun, begun[1:], strict=False):
+        for before, after in pairwise(begun):
             # 0.3 s of backoff; the rest is what it takes to write, stage and claim, on a busy machine too.
             assert 0.3 <= after.at - before.at < 3
 
