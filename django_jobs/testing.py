@@ -30,9 +30,7 @@ _LONGEST_RUN = 10_000
 
 
 class _LikeJobs:
-    """What the backends for tests have in common with ``JobsBackend``: our tasks, and what it refuses."""
-
-    task_class = Task
+    """What the backends for tests have in common with ``JobsBackend``: what it refuses, and many at once."""
 
     def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         from .enqueue import clean_arguments
@@ -47,6 +45,7 @@ class _LikeJobs:
 class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
     """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. ``run_after`` is not waited for."""
 
+    task_class = Task
     supports_defer = True
 
     def _execute_task(self, task_result: Any) -> None:
@@ -54,13 +53,16 @@ class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
         meta = copy.deepcopy(dict(getattr(task_result.task, "meta", {})))
         token = set_current_job(JobContext(task_result=task_result, meta=meta))
         try:
-            super()._execute_task(task_result)
+            backend: Any = super()
+            backend._execute_task(task_result)
         finally:
             reset_current_job(token)
 
 
 class DummyBackend(_LikeJobs, BaseDummyBackend):
     """Keeps what is enqueued in ``results``, and runs nothing."""
+
+    task_class = Task
 
 
 def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, include_scheduled: bool = False) -> int:
@@ -129,7 +131,7 @@ def _execute(job: Any) -> Any:
 def _transactions_kept_usable() -> Iterator[None]:
     """Roll the test's transactions back to here where a job has broken them: else its outcome could not be written."""
     opened = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
-    savepoints = [(connection, connection.savepoint()) for connection in opened]
+    savepoints: list[tuple[Any, Any]] = [(connection, connection.savepoint()) for connection in opened]
     yield
     for connection, savepoint in savepoints:
         if connection.needs_rollback or not connection.is_usable():

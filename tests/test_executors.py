@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from queue import Empty, Queue
+from queue import Queue
+from typing import Any
 
 import pytest
 from django.core.cache import caches
 from django.utils import timezone, translation
 
 from django_jobs import current_job
-from django_jobs.context import JobContext, ignore_progress
-from django_jobs.exceptions import Interrupt, JobCancelled, JobInterrupted
+from django_jobs.context import ignore_progress
 from django_jobs.outcomes import Outcome
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.threads import ThreadExecutor
@@ -24,7 +23,7 @@ from django_jobs.worker.executors.threads import ThreadExecutor
 from .attempts import claimed_job
 from .conftest import wait_until
 from .executors import TIMEOUT, Gate, Threads
-from .worker_tasks import do, do_with_context, doing
+from .worker_tasks import do, doing
 
 pytestmark = pytest.mark.django_db
 
@@ -103,187 +102,6 @@ def test_taking_back_does_not_undo_the_order_to_stop(one: Threads) -> None:
     wait_until(lambda: not one.executor.is_alive)
 
 
-# Interrupts
-
-
-def test_an_interrupt_stops_the_job_that_it_is_meant_for(one: Threads) -> None:
-    gate = Gate()
-    job = one.begin(gate)
-    gate.wait()
-
-    one.executor.interrupt({job.id}, JobCancelled)
-
-    outcome = one.outcome()
-    assert (outcome.job, outcome.verb) == (job, "cancel")
-
-
-def test_an_interrupt_leaves_the_jobs_of_other_threads_alone(start_threads: Callable[[int], Threads]) -> None:
-    threads = start_threads(2)
-    mine, other = Gate(), Gate()
-    meant, spared = threads.begin(mine), threads.begin(other)
-    mine.wait()
-    other.wait()
-
-    threads.executor.interrupt({meant.id}, JobInterrupted)
-
-    assert [(outcome.job, outcome.verb) for outcome in [threads.outcome()]] == [(meant, "release")]
-    other.open()
-    assert [(outcome.job, outcome.verb) for outcome in [threads.outcome()]] == [(spared, "succeed")]
-
-
-def test_a_job_that_swallows_exceptions_is_stopped_all_the_same(one: Threads) -> None:
-    gate = Gate()
-
-    def body() -> None:
-        try:
-            gate()
-        except Exception:
-            pytest.fail("An interrupt is no Exception.")
-
-    job = one.begin(body)
-    gate.wait()
-    one.executor.interrupt({job.id}, JobCancelled)
-
-    assert one.outcome().verb == "cancel"
-
-
-def test_a_job_may_clean_up_when_it_is_interrupted(one: Threads) -> None:
-    gate, cleaned = Gate(), threading.Event()
-
-    def body() -> None:
-        try:
-            gate()
-        finally:
-            cleaned.set()
-
-    job = one.begin(body)
-    gate.wait()
-    one.executor.interrupt({job.id}, JobCancelled)
-
-    assert one.outcome().verb == "cancel"
-    assert cleaned.is_set()
-
-
-def test_only_the_first_of_several_interrupts_counts(one: Threads) -> None:
-    gate, after = Gate(), Gate()
-
-    def body() -> str:
-        try:
-            gate()
-        except Interrupt:
-            after()
-        return "ended in its own way"
-
-    job = one.begin(body)
-    gate.wait()
-    one.executor.interrupt({job.id}, JobCancelled)
-    after.wait()
-    one.executor.interrupt({job.id}, JobInterrupted)
-    after.open()
-
-    assert one.outcome().result == "ended in its own way"
-
-
-def test_a_job_can_ask_whether_it_should_stop(one: Threads) -> None:
-    gate = Gate()
-
-    def body(context: JobContext) -> None:
-        try:
-            gate()
-        except Interrupt:
-            # It holds off the interrupt, and stops at a place of its choice.
-            context.check()
-
-    job = one.begin(body, do_with_context)
-    gate.wait()
-    one.executor.interrupt({job.id}, JobCancelled)
-
-    assert one.outcome().verb == "cancel"
-
-
-def test_a_job_that_nobody_wants_to_stop_goes_on_when_it_asks(one: Threads) -> None:
-    one.begin(lambda context: context.check(), do_with_context)
-
-    assert one.outcome().verb == "succeed"
-
-
-def test_an_interrupt_for_a_job_that_has_ended_does_not_reach_the_next(one: Threads) -> None:
-    gate = Gate()
-    ended = one.begin(lambda: None)
-    one.outcome()
-    one.begin(gate)
-    gate.wait()
-
-    one.executor.interrupt({ended.id}, JobCancelled)
-
-    gate.open()
-    assert one.outcome().verb == "succeed"
-
-
-def test_an_interrupt_for_a_job_that_waits_does_not_reach_the_one_before(one: Threads) -> None:
-    gate = Gate()
-    one.begin(gate)
-    gate.wait()
-    waiting = one.begin(lambda: None)
-
-    one.executor.interrupt({waiting.id}, JobCancelled)
-
-    gate.open()
-    assert [one.outcome().verb, one.outcome().verb] == ["succeed", "succeed"]
-
-
-def test_an_interrupt_that_is_set_while_the_job_ends_hits_neither_the_thread_nor_the_next_job(one: Threads) -> None:
-    gate = Gate()
-    window = one.executor._windows[0]
-    job = one.begin(gate)
-    gate.wait()
-
-    with window._lock:
-        # The job returns, and its thread waits for the lock to close the window: the interrupt is set meanwhile.
-        gate.open()
-        wait_until(lambda: _is_closing(one), message="the job's thread at the end of the job")
-        one.executor.interrupt({job.id}, JobCancelled)
-    ended = one.outcome()
-    following = [one.run(lambda: sum(range(1000))) for _ in range(3)]
-
-    assert (ended.job, ended.verb) == (job, "succeed")
-    assert [outcome.verb for outcome in following] == ["succeed"] * 3
-    assert one.executor.is_alive
-
-
-def _is_closing(threads: Threads) -> bool:
-    """Say whether the thread stands in the function that closes its window."""
-    frame = sys._current_frames().get(threads.executor._threads[0].ident or 0)
-    return frame is not None and frame.f_code.co_name == "close"
-
-
-def test_interrupts_at_any_moment_leave_every_thread_alive_and_every_outcome_told(
-    start_threads: Callable[[int], Threads],
-) -> None:
-    threads = start_threads(2)
-    jobs = [threads.begin(lambda: sum(range(200))) for _ in range(400)]
-
-    outcomes: list[Outcome] = []
-    while len(outcomes) < len(jobs):
-        for job in jobs[len(outcomes) : len(outcomes) + 4]:
-            threads.executor.interrupt({job.id}, JobCancelled)
-        outcomes += _those_told(threads)
-
-    assert {outcome.job.id for outcome in outcomes} == {job.id for job in jobs}
-    assert {outcome.verb for outcome in outcomes} <= {"succeed", "cancel"}
-    assert threads.executor.is_alive
-    assert threads.deaths.empty()
-
-
-def _those_told(threads: Threads) -> list[Outcome]:
-    told = []
-    while True:
-        try:
-            told.append(threads.outcomes.get_nowait())
-        except Empty:
-            return told
-
-
 # Each job in a state of its own
 
 
@@ -317,6 +135,17 @@ def test_jobs_of_one_thread_share_its_caches(one: Threads) -> None:
     first, second = one.run(lambda: id(caches["default"])), one.run(lambda: id(caches["default"]))
 
     assert first.result == second.result
+
+
+def test_a_cache_or_a_backend_that_cannot_be_made_is_no_trouble_for_jobs_that_do_not_use_it(
+    start_threads: Callable[[int], Threads], settings: Any
+) -> None:
+    settings.CACHES = {"default": settings.CACHES["default"], "broken": {"BACKEND": "no.such.cache"}}
+    settings.TASKS = {**settings.TASKS, "broken": {"BACKEND": "no.such.backend"}}
+
+    outcome = start_threads(1).run(lambda: "done")
+
+    assert outcome.result == "done"
 
 
 # The end

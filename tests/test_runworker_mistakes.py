@@ -60,7 +60,7 @@ def test_a_database_that_settings_do_not_have_is_named() -> None:
         check_database(uses_processes=False, concurrency=1)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @override_settings(USE_TZ=False, TIME_ZONE="Asia/Tokyo")
 def test_a_database_without_time_zones_is_refused_where_times_are_local() -> None:
     from django.db import connection
@@ -83,7 +83,7 @@ def test_a_worker_cannot_be_started_twice() -> None:
         worker.start()
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_an_unknown_queue_is_a_command_error_with_the_known_ones() -> None:
     with pytest.raises(CommandError, match=r"Did you mean 'mail'\?.*default"):
         call_command("runworker", "--queue", "mial", "--processes", "0")

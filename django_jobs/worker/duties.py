@@ -6,8 +6,9 @@ arguments. Plugins' duties run in a thread of their own, so that a slow one dela
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -45,6 +46,18 @@ def declare_queues() -> int:
         Queue.objects.declare_all(missing)
         notifications.hint(notifications.QUEUES)
     return len(missing)
+
+
+def bring_up_jobs(patterns: Sequence[str]) -> bool:
+    """Declare queues and make due jobs ready, as the leader does; say whether a worker of these queues finds jobs now.
+
+    Asked anew, not of what was done here: a leader may have done it just before.
+    """
+    declare_queues()
+    while Job.objects.stage_due():
+        pass
+    served = set(Queue.objects.served_by(patterns))
+    return any(name in served for name in Job.objects.ready_queues())
 
 
 def prune() -> None:
@@ -95,9 +108,17 @@ def plugin_duties() -> list[Duty]:
     for entry in conf.read("DUTIES"):
         try:
             name, seconds, path = entry
-            duties.append(Duty(str(name), float(seconds), import_string(path)))
+            duties.append(_checked(Duty(str(name), float(seconds), import_string(path))))
         except (ImportError, TypeError, ValueError) as error:
             raise InvalidOption(
                 f"DJANGO_JOBS['DUTIES'] has {entry!r}; an entry is (name, seconds, 'dotted.path'): {error}"
             ) from error
     return duties
+
+
+def _checked(duty: Duty) -> Duty:
+    if not (math.isfinite(duty.seconds) and duty.seconds > 0):
+        raise ValueError(f"the seconds must be more than 0, not {duty.seconds:g}")
+    if not callable(duty.do):
+        raise TypeError(f"{duty.do!r} is not callable")
+    return duty

@@ -102,11 +102,11 @@ class Exchange(Service):
         self.is_claiming = False
         # After the flag: a turn that has begun before it either holds jobs at its end or says so itself.
         self.idle.clear()
-        self.look_soon()
+        self._report_soon()
 
     def resume_claiming(self) -> None:
         self.is_claiming = True
-        self.look_soon()
+        self._report_soon()
 
     def interrupt_all(self, reason: type[Interrupt] = JobInterrupted) -> None:
         """Ask every running job to stop."""
@@ -154,6 +154,10 @@ class Exchange(Service):
     def close(self) -> None:
         self._wakeup.close()
         super().close()
+
+    def _report_soon(self) -> None:
+        self._report_at = 0.0
+        self.look_soon()
 
     def look_soon(self) -> None:
         self._look_at = 0.0

@@ -129,8 +129,9 @@ class Leader(Service):
     def _set_leading(self, leads: bool) -> None:
         if leads == self.is_leading:
             return
-        self.is_leading = leads
+        # First, because it may fail: who has not heard of the change by then hears of it with the next election.
         Worker.objects.report(self._holder, is_leader=leads)
+        self.is_leading = leads
         logger.info("%s %s", self._holder, "leads now." if leads else "does not lead any more.")
         signals.send(signals.leader_gained if leads else signals.leader_lost, Lease, worker_id=self._holder)
 

@@ -1,8 +1,15 @@
-"""What the exchange asks of the worker that it belongs to."""
+"""What a worker and its parts ask of each other."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+
+class Startable(Protocol):
+    """A part of the worker, as the worker starts it."""
+
+    def start(self) -> None:
+        """Begin to work, in threads of its own."""
 
 
 class Owner(Protocol):

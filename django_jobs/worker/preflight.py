@@ -32,6 +32,8 @@ def check_database(uses_processes: bool, concurrency: int) -> None:
         connection = jobs_connection()
     except ConnectionDoesNotExist as error:
         raise NotReady(f"DJANGO_JOBS['DATABASE'] names {conf.database()!r}, which DATABASES does not have.") from error
+    if connection.in_atomic_block:
+        raise NotReady("A worker cannot start inside a transaction: its threads would not see what is done there.")
     with explained_errors():
         connection.ensure_connection()
         missing = unapplied_migrations()

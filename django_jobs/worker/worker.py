@@ -18,21 +18,21 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import Error, connections
 
 from .. import signals
 from ..context import Progress
 from ..exceptions import JobsError
-from ..models import Job, Queue
+from ..models import Queue
 from ..models import Worker as WorkerRow
 from ..outcomes import Outcome
 from ..states import WorkerState
 from . import identity
 from .announcer import Announcer
 from .capacity import Capacity
-from .duties import declare_queues, own_duties, plugin_duties
+from .duties import bring_up_jobs, own_duties, plugin_duties
 from .exchange import Exchange
 from .execution import make_runner
 from .executors.event_loop import LoopExecutor
@@ -42,6 +42,7 @@ from .leader import Leader, PluginDuties
 from .link import Link
 from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
+from .owner import Startable
 from .preflight import check_database, explained_errors
 from .service import Service
 
@@ -50,13 +51,9 @@ logger = logging.getLogger("django_jobs")
 # Exit codes of a worker process, and of runworker.
 EXIT_OK, EXIT_UNFINISHED, EXIT_DIED, EXIT_LEASE_LOST = 0, 1, 3, 4
 
-# How long jobs that were asked to stop get for it, and the last writes for theirs (seconds).
-_INTERRUPT_GRACE = 1.0
+# How long jobs that were asked to stop get for it, threads without a job for their end, and the last writes (seconds).
+_INTERRUPT_GRACE = _JOIN_GRACE = 1.0
 _LAST_WRITES = 5.0
-
-
-class Startable(Protocol):
-    def start(self) -> None: ...
 
 
 class Worker:
@@ -192,13 +189,15 @@ class Worker:
 
     def pause(self) -> None:
         """Claim nothing more until ``resume()``; running jobs go on, those that have not begun are given back."""
-        self._state = WorkerState.PAUSED
-        self._exchange.stop_claiming()
+        if self._state == WorkerState.RUNNING:
+            self._state = WorkerState.PAUSED
+            self._exchange.stop_claiming()
 
     def resume(self) -> None:
         """Claim again after ``pause()``."""
-        self._state = WorkerState.RUNNING
-        self._exchange.resume_claiming()
+        if self._state == WorkerState.PAUSED:
+            self._state = WorkerState.RUNNING
+            self._exchange.resume_claiming()
 
     def stats(self) -> dict[str, Any]:
         """Return what the worker has done: attempts processed and failed, and jobs active now."""
@@ -214,9 +213,7 @@ class Worker:
     def health(self) -> dict[str, dict[str, Any]]:
         """Return for each loop whether it lives, the seconds since its last pass and its last error."""
         loops = {service.name: service.health() for service in (self._exchange, self._announcer, *self._alone)}
-        loops["threads"] = {"alive": self._threads.is_alive}
-        loops["event loop"] = {"alive": self._loop.is_alive}
-        return loops
+        return loops | {"threads": {"alive": self._threads.is_alive}, "event loop": {"alive": self._loop.is_alive}}
 
     def __enter__(self) -> Worker:
         self.start()
@@ -263,8 +260,13 @@ class Worker:
         self._announcer.stop(_LAST_WRITES)
         for service in self._alone:
             service.stop(_LAST_WRITES)
+        if self.exit_code == EXIT_OK:
+            # They have no job any more, and close their connections.
+            self._threads.join(_JOIN_GRACE)
+            self._loop.join(_JOIN_GRACE)
         if not self._lease_lost and self.exit_code != EXIT_DIED:
             self._sign_off()
+        self._state = WorkerState.LOST if self._lease_lost else WorkerState.STOPPED
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
         connections.close_all()
@@ -324,15 +326,17 @@ class Worker:
                 service.wake()
 
     def on_nothing_left(self) -> None:
-        """End a burst, unless jobs have come up that no queue or no leader has made ready yet."""
-        if self._exchange.claims_left == 0 or not (declare_queues() or Job.objects.stage_due()):
-            self._link.say_drained()
-            self.request_stop()
+        """End a burst, unless jobs have come up since the exchange looked: of new queues, or due by now."""
+        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues):
+            self._exchange.look_soon()
             return
-        self._exchange.look_soon()
+        self._link.say_drained()
+        self.request_stop()
 
     def on_lease_lost(self) -> None:
         """End at once: the jobs are others' now."""
+        if self._lease_lost:
+            return
         logger.error("Worker %s has lost its lease: its jobs are others' now. It ends.", self.worker_id)
         self._lease_lost = True
         self.exit_code = EXIT_LEASE_LOST

@@ -28,6 +28,7 @@ def job_ids(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("job_ids")
+@pytest.mark.slow
 def test_eight_workers_run_each_of_two_thousand_jobs_once(start: Start) -> None:
     # Long leases: on a machine with few cores eight busy workers may keep a supervisor waiting.
     for _ in range(2):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import psutil
+import pytest
 from django.db import DatabaseError, connection
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -160,6 +161,7 @@ def test_a_frozen_leader_hands_over_and_does_not_lead_on(start: Start, ledger: L
     assert [leader.pid for leader in leading] == [second.pid]
 
 
+@pytest.mark.slow
 def test_a_host_that_is_frozen_again_and_again_loses_and_doubles_no_job(start: Start, ledger: Ledger) -> None:
     frozen = start()
     start()
@@ -177,3 +179,23 @@ def test_a_host_that_is_frozen_again_and_again_loses_and_doubles_no_job(start: S
     crashed = list(Attempt.objects.filter(outcome=AttemptOutcome.CRASHED).values_list("job_id", flat=True))
     assert {job_id for job_id, times in ledger.times_run().items() if times > 1} <= set(crashed)
     assert ledger.times_run().keys() == {int(job.id) for job in many}
+
+
+def test_a_worker_whose_supervisor_is_frozen_ends_when_others_have_its_jobs(start: Start, ledger: Ledger) -> None:
+    command = start()
+    job = jobs.hold.enqueue()
+    wait_until(lambda: ledger.count("begin") == 1)
+    worker = worker_of(command)
+    start()
+
+    os.kill(command.pid, signal.SIGSTOP)
+
+    wait_until(lambda: ledger.count("begin") == 2, message="the other host to take the job")
+    # Its parent cannot take note of its end yet.
+    wait_until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE, message="the end of the worker")
+    os.kill(command.pid, signal.SIGCONT)
+    wait_for_another_worker(command, worker)
+    ledger.open_gate()
+    wait_for_state(job, JobState.SUCCEEDED)
+    assert [entry.attempt for entry in ledger.entries("end")] == [2]
+    assert outcomes_of(job) == [AttemptOutcome.CRASHED]

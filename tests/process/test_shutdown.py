@@ -125,6 +125,7 @@ def test_jobs_that_were_claimed_ahead_are_given_back_at_once(start: Start, ledge
     assert ledger.count("ran") == 0
 
 
+@pytest.mark.slow
 def test_restarts_in_the_middle_of_many_jobs_lose_and_double_none(start: Start, ledger: Ledger) -> None:
     many = jobs.touch.enqueue_many([((), {})] * 600)
 

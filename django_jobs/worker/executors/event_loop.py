@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -25,8 +25,8 @@ from ..sessions import Sessions
 
 logger = logging.getLogger("django_jobs")
 
-# How long jobs that the loop's end cancels may take to see to it (seconds).
-_CANCEL_GRACE = 1.0
+# How long jobs that the loop's end cancels, and the closing of connections, may take (seconds).
+_CLEAN_UP_GRACE = 1.0
 
 
 class _TaskWindow(Window):
@@ -57,6 +57,7 @@ class LoopExecutor:
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
+        self._hops: set[asyncio.Task[None]] = set()
         # Of asgiref's thread.
         self._sessions = Sessions()
         self._stopping = False
@@ -84,6 +85,10 @@ class LoopExecutor:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args, context=context)
 
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the loop, at most so many seconds."""
+        self._thread.join(timeout)
+
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -106,7 +111,7 @@ class LoopExecutor:
             logger.error("A coroutine of a job raised %r; the event loop goes on.", error)
 
     async def _live(self) -> None:
-        await sync_to_async(self._sessions.prepare)()
+        self._hop(self._sessions.prepare)
         await self._stop.wait()
         await self._clean_up()
 
@@ -125,40 +130,39 @@ class LoopExecutor:
 
     async def _run(self, job: ClaimedJob, window: _TaskWindow) -> None:
         if self._sessions.are_idle:
-            await sync_to_async(self._sessions.prepare)()
+            self._hop(self._sessions.prepare)
+            # Lets it get ahead of the job's own synchronous code.
+            await asyncio.sleep(0)
         window.has_begun = True
-        outcome: Outcome | None = None
-        try:
-            async with self._thread_of_job():
-                outcome = await self._runner.aexecute(job, window)
-                await sync_to_async(self._put_right)()
-        except asyncio.CancelledError:
-            # A request to stop that came after the job's end: its outcome stands.
-            pass
-        finally:
-            del self._running[job.id]
-            if outcome is not None:
-                self._done(outcome)
-                # Its exception holds this frame; the two would keep all that the job held until the next garbage collection.
-                del outcome
+        if self._runner.needs_thread:
+            async with ThreadSensitiveContext():
+                self._end(window, await self._runner.aexecute(job, window))
+                await sync_to_async(connections.close_all)()
+        else:
+            self._end(window, await self._runner.aexecute(job, window))
+            self._hop(self._put_right)
 
-    def _thread_of_job(self) -> AbstractAsyncContextManager[object]:
-        return ThreadSensitiveContext() if self._runner.needs_thread else nullcontext()
+    def _end(self, window: _TaskWindow, outcome: Outcome) -> None:
+        # From here on no request to stop can cut off what comes after the job.
+        if self._running[outcome.job.id][1] is window:
+            del self._running[outcome.job.id]
+        self._done(outcome)
+
+    def _hop(self, call: Callable[[], None]) -> None:
+        """Have asgiref's thread do this in its turn. Not awaited: the synchronous code of a job may take long there."""
+        task = self._loop.create_task(sync_to_async(call)())
+        self._hops.add(task)
+        task.add_done_callback(self._hops.discard)
 
     def _put_right(self) -> None:
-        if self._runner.needs_thread:
-            connections.close_all()
-            return
-        # In asgiref's thread, between whole pieces of synchronous code: what is open now was left open.
+        # Between whole pieces of synchronous code: what is open now was left open.
         self._sessions.put_right()
         self._sessions.prepare()
 
     async def _clean_up(self) -> None:
-        tasks = []
         for task, window in list(self._running.values()):
             window.request = window.request or JobInterrupted
             task.cancel()
-            tasks.append(task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
-        await sync_to_async(self._sessions.close)()
+        self._hop(self._sessions.close)
+        rest = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        await asyncio.wait(rest, timeout=_CLEAN_UP_GRACE)

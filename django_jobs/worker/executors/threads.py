@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from ...compat import task_backends
+from ...compat import InvalidTaskBackend, task_backends
 from ...exceptions import Interrupt
 from ...outcomes import ClaimedJob, Outcome
 from ..execution import Runner, Window
@@ -110,6 +112,12 @@ class ThreadExecutor:
         for _ in self._windows:
             self._inbox.put(None)
 
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the threads, at most so many seconds."""
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
     @property
     def waiting(self) -> int:
         """How many jobs no thread has begun."""
@@ -148,10 +156,13 @@ class ThreadExecutor:
 
 def _warm_context() -> Context:
     """Return this thread's context with the caches and task backends made, so that all jobs share them."""
+    # One that cannot be made is the trouble of the jobs that use it.
     for alias in settings.CACHES:
-        caches[alias]
+        with suppress(InvalidCacheBackendError, ImproperlyConfigured, ImportError):
+            caches[alias]
     for alias in task_backends.settings:
-        task_backends[alias]
+        with suppress(InvalidTaskBackend, ImportError):
+            task_backends[alias]
     return copy_context()
 
 
