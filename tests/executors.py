@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import Queue
 from typing import Any
+
+from asgiref.sync import sync_to_async
 
 from django_jobs.context import ignore_progress
 from django_jobs.outcomes import ClaimedJob, Outcome
@@ -94,6 +97,20 @@ class Loop:
         """Run a job to its end."""
         self.begin(body)
         return self.outcome()
+
+    @contextmanager
+    def busy_thread(self) -> Iterator[None]:
+        """Have a job keep the thread of synchronous code busy meanwhile."""
+        busy, free = threading.Event(), threading.Event()
+
+        def occupy() -> None:
+            busy.set()
+            free.wait(TIMEOUT)
+
+        self.begin(sync_to_async(occupy))
+        assert busy.wait(TIMEOUT)
+        yield
+        free.set()
 
     def end(self) -> None:
         self.executor.stop()

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,12 +20,16 @@ from django_jobs.context import ignore_progress
 from django_jobs.exceptions import JobCancelled
 from django_jobs.models import Job
 from django_jobs.outcomes import ClaimedJob
+from django_jobs.worker import sessions
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
 from django_jobs.worker.middleware import Factory
 
+from .attempts import claimed_job
+from .clocks import Clock
 from .conftest import wait_until
 from .executors import TIMEOUT, AsyncGate, Loop
+from .worker_tasks import do_async, doing
 
 pytestmark = pytest.mark.django_db
 
@@ -193,6 +198,18 @@ def test_a_plain_middleware_of_one_job_does_not_hold_up_another(start_loop: Call
     assert loop.outcome().verb == "succeed"
 
 
+def test_synchronous_code_of_one_job_that_takes_long_keeps_no_other_from_its_beginning_or_its_end(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, sessions)
+    with loop.busy_thread():
+        # So long that the connections would be checked before the next job.
+        clock.advance(sessions.CHECK_AFTER_IDLE)
+        job = loop.begin(nothing)
+
+        assert loop.outcome().job == job
+
+
 # The end
 
 
@@ -257,3 +274,20 @@ def test_what_a_failed_job_held_is_let_go_of_with_its_outcome(loop: Loop) -> Non
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+def test_two_attempts_of_one_job_may_end_in_any_order(loop: Loop) -> None:
+    # As when the first was taken from the worker while it ran on.
+    first, second = AsyncGate(), AsyncGate()
+    job = loop.begin(first)
+    first.wait()
+    again = replace(claimed_job(do_async, doing(second)), id=job.id, attempt=2)
+    loop.executor.submit(again)
+    second.wait()
+
+    second.open()
+    ended = [loop.outcome().job]
+    first.open()
+    ended.append(loop.outcome().job)
+
+    assert ended == [again, job]

@@ -26,12 +26,13 @@ CHECK_AFTER_IDLE = 5.0
 
 # Statements whose effect outlives their transaction: first in the text, or after another statement or a comment.
 # One too many costs a connection, one too few spoils the next job.
-_CHANGES_SESSION = re.compile(
-    r"(?:^|;|\*/|--[^\n]*\n)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|PREPARE\b|LOAD\b"
-    r"|PRAGMA\b|ATTACH\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
-    r"|\b(?:set_config|pg_advisory_lock\w*|pg_try_advisory_lock\w*)\s*\(",
-    re.IGNORECASE,
+_CHANGES = re.compile(
+    r"(?:^|;|\*/|--[^\n]*\n)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset\b|listen\b|prepare\b|load\b"
+    r"|pragma\b|attach\b|create\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp)"
 )
+# Most statements have none of these, and are not searched further: it would cost as much as the rest of a small query.
+_WORDS = ("set", "listen", "prepare", "load", "pragma", "attach", "temp")
+_FUNCTIONS = ("set_config", "pg_advisory_lock", "pg_try_advisory_lock")
 # Of longer statements, inserts of many rows, only so many characters are searched.
 _SEARCHED = 4000
 
@@ -68,7 +69,7 @@ class Sessions:
         timezone.deactivate()
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        if _CHANGES_SESSION.search(_text_of(sql)[:_SEARCHED]):
+        if changes_session(_text_of(sql)):
             self._changed.add(context["connection"].alias)
         return execute(sql, params, many, context)
 
@@ -98,6 +99,14 @@ class Sessions:
             elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
                 connection.close()
         self._changed.clear()
+
+
+def changes_session(statement: str) -> bool:
+    """Say whether the effect of a statement may outlive its transaction."""
+    text = statement[:_SEARCHED].lower()
+    if any(function in text for function in _FUNCTIONS):
+        return True
+    return any(word in text for word in _WORDS) and _CHANGES.search(text) is not None
 
 
 def _text_of(sql: Any) -> str:

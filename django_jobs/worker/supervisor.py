@@ -43,6 +43,8 @@ logger = logging.getLogger("django_jobs")
 # A worker that lived less than this (seconds) is not started again at once, but after a growing pause.
 _SHORT_LIFE = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+# The least that a worker gets to import the project's code before it counts as hung (seconds).
+_LEAST_START = 60.0
 # What workers get after SHUTDOWN_TIMEOUT for their last writes, before they are killed (seconds).
 _STOP_GRACE = 10.0
 
@@ -99,6 +101,11 @@ class Child:
 
     def lived(self) -> float:
         return time.monotonic() - self.started
+
+    def is_hung(self, hang_timeout: float) -> bool:
+        """Say whether its loops have stood still for so many seconds, or its start for longer."""
+        limit = hang_timeout if self.has_pulsed else max(hang_timeout, _LEAST_START)
+        return time.monotonic() - self.pulsed > limit
 
 
 class Supervisor:
@@ -266,7 +273,7 @@ class Supervisor:
         for child in list(self._children.values()):
             if now >= self._kill_at:
                 logger.error("Worker %s has not stopped in time and is killed.", child.worker_id)
-            elif now - child.pulsed > self.options.hang_timeout:
+            elif child.is_hung(self.options.hang_timeout):
                 logger.error("Worker %s has stood still for %.0f s and is killed.", child.worker_id, now - child.pulsed)
             else:
                 continue
@@ -305,11 +312,10 @@ class Supervisor:
     # What the loops ask and tell, from their threads
 
     def _beating(self) -> list[str]:
-        now = time.monotonic()
         fresh = [
             child.worker_id
             for child in list(self._children.values())
-            if now - child.pulsed <= self.options.hang_timeout and child.process.poll() is None
+            if not child.is_hung(self.options.hang_timeout) and child.process.poll() is None
         ]
         return [self.supervisor_id, *fresh]
 

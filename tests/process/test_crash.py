@@ -192,7 +192,7 @@ def test_a_worker_whose_interpreter_is_held_by_c_code_is_not_taken_for_dead(star
 
 
 def test_a_worker_that_stands_still_is_killed_and_replaced(start: Start, ledger: Ledger) -> None:
-    command = start("--hang-timeout=2")
+    command = start("--hang-timeout=4")
     job = jobs.hold.enqueue()
     wait_until(lambda: ledger.count("begin") == 1)
     frozen = worker_of(command)

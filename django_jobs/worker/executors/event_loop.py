@@ -111,7 +111,7 @@ class LoopExecutor:
             logger.error("A coroutine of a job raised %r; the event loop goes on.", error)
 
     async def _live(self) -> None:
-        self._hop(self._sessions.prepare)
+        await sync_to_async(self._sessions.prepare)()
         await self._stop.wait()
         await self._clean_up()
 
@@ -144,7 +144,8 @@ class LoopExecutor:
 
     def _end(self, window: _TaskWindow, outcome: Outcome) -> None:
         # From here on no request to stop can cut off what comes after the job.
-        if self._running[outcome.job.id][1] is window:
+        _, last = self._running.get(outcome.job.id, (None, None))
+        if last is window:
             del self._running[outcome.job.id]
         self._done(outcome)
 
@@ -160,9 +161,12 @@ class LoopExecutor:
         self._sessions.prepare()
 
     async def _clean_up(self) -> None:
+        cancelled = []
         for task, window in list(self._running.values()):
             window.request = window.request or JobInterrupted
             task.cancel()
+            cancelled.append(task)
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=_CLEAN_UP_GRACE)
         self._hop(self._sessions.close)
-        rest = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
-        await asyncio.wait(rest, timeout=_CLEAN_UP_GRACE)
+        await asyncio.wait(self._hops, timeout=_CLEAN_UP_GRACE)
