@@ -1,4 +1,4 @@
-"""A clock that a test puts forward, for the modules that it names."""
+"""Clocks that a test puts forward, for the modules that it names."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ class Clock:
 
     def monotonic(self) -> float:
         return time.monotonic() + self._ahead
+
+
+class StillClock(Clock):
+    """A monotonic clock that stands still until the test puts it forward, however slow the machine is."""
+
+    def monotonic(self) -> float:
+        return 1000.0 + self._ahead

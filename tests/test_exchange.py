@@ -13,7 +13,7 @@ from django_jobs.states import JobState
 from django_jobs.worker import announcer, capacity, exchange, progress
 
 from . import tasks
-from .clocks import Clock
+from .clocks import StillClock
 from .exchanges import Hand, enqueue, states
 from .rows import HOUR
 
@@ -28,9 +28,9 @@ def queues() -> None:
         Queue.objects.declare(name)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch, exchange, progress, capacity)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return StillClock(monkeypatch, exchange, progress, capacity)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_coroutines_have_places_of_their_own() -> None:
         assert sorted(hand.settle()) == [plain[0], *coroutines[:2]]
 
 
-def test_a_search_for_coroutines_behind_a_backlog_is_not_repeated_at_once(clock: Clock) -> None:
+def test_a_search_for_coroutines_behind_a_backlog_is_not_repeated_at_once(clock: StillClock) -> None:
     with Hand(concurrency=1) as hand:
         running = enqueue(2)[:1]
         hand.settle()
@@ -179,7 +179,7 @@ def test_an_exchange_that_heard_of_jobs_is_back_in_time_for_the_next_search() ->
 # The worker's own row, once and burst
 
 
-def test_the_worker_row_is_told_what_was_done(hand: Hand, clock: Clock) -> None:
+def test_the_worker_row_is_told_what_was_done(hand: Hand, clock: StillClock) -> None:
     enqueue(3)
     hand.turn()
     hand.end(hand.begin(), duration=5.0)

@@ -15,7 +15,7 @@ from django_jobs.outcomes import Failure
 from django_jobs.states import JobState
 from django_jobs.worker import capacity, exchange, progress
 
-from .clocks import Clock
+from .clocks import StillClock
 from .exchanges import Hand, enqueue, states
 from .rivals import Rival
 from .rows import WORKER, claim, end_lease, row
@@ -43,9 +43,9 @@ def hand() -> Iterator[Hand]:
         yield made
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch, exchange, progress, capacity)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return StillClock(monkeypatch, exchange, progress, capacity)
 
 
 def extend_lease() -> None:
@@ -141,7 +141,7 @@ def _wait_for_locks(limit: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(not connection.features.has_select_for_update, reason="rows cannot be locked")
-def test_progress_that_could_not_be_written_is_written_later(hand: Hand, clock: Clock) -> None:
+def test_progress_that_could_not_be_written_is_written_later(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     hand.begin()
@@ -161,7 +161,7 @@ def test_progress_that_could_not_be_written_is_written_later(hand: Hand, clock: 
     assert row(pk).progress["done"] == 9
 
 
-def test_progress_that_cannot_be_written_is_dropped(hand: Hand, clock: Clock) -> None:
+def test_progress_that_cannot_be_written_is_dropped(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     hand.begin()
@@ -193,7 +193,7 @@ def test_a_late_outcome_changes_nothing_and_is_logged(hand: Hand, caplog: pytest
     assert hand.told() == []
 
 
-def test_the_end_of_an_attempt_that_was_taken_away_leaves_the_next_attempt_alone(hand: Hand, clock: Clock) -> None:
+def test_the_end_of_an_attempt_that_was_taken_away_leaves_the_next_attempt_alone(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     first = hand.begin()
@@ -253,7 +253,7 @@ def test_a_worker_that_is_held_for_lost_ends(hand: Hand) -> None:
     assert hand.told() == []
 
 
-def test_a_worker_that_is_held_for_lost_finds_out_while_it_is_idle(hand: Hand, clock: Clock) -> None:
+def test_a_worker_that_is_held_for_lost_finds_out_while_it_is_idle(hand: Hand, clock: StillClock) -> None:
     hand.turn()
     end_lease()
     rescue_lost()

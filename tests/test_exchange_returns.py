@@ -11,7 +11,7 @@ from django_jobs.states import AttemptOutcome, JobState
 from django_jobs.worker import capacity, exchange, progress
 
 from . import tasks
-from .clocks import Clock
+from .clocks import StillClock
 from .exchanges import Hand, enqueue, states
 from .rows import claim, row, start_worker
 
@@ -26,9 +26,9 @@ def queues() -> None:
         Queue.objects.declare(name)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch, exchange, progress, capacity)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return StillClock(monkeypatch, exchange, progress, capacity)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def short_jobs(hand: Hand, seconds: float = 0.001) -> None:
 
 
 def test_jobs_claimed_ahead_are_given_back_when_they_have_waited_a_second_behind_slow_ones(
-    hand: Hand, clock: Clock
+    hand: Hand, clock: StillClock
 ) -> None:
     short_jobs(hand)
     ids = enqueue(10)
@@ -71,7 +71,7 @@ def test_jobs_claimed_ahead_are_given_back_when_they_have_waited_a_second_behind
     assert [job.id for job in claim("w2")] == ids[2:]
 
 
-def test_jobs_claimed_ahead_after_a_quiet_hour_are_given_their_second(hand: Hand, clock: Clock) -> None:
+def test_jobs_claimed_ahead_after_a_quiet_hour_are_given_their_second(hand: Hand, clock: StillClock) -> None:
     short_jobs(hand)
     clock.advance(3600)
     ids = enqueue(10)
@@ -82,7 +82,7 @@ def test_jobs_claimed_ahead_after_a_quiet_hour_are_given_their_second(hand: Hand
     assert held == ids
 
 
-def test_jobs_claimed_ahead_stay_while_the_ones_before_them_end(hand: Hand, clock: Clock) -> None:
+def test_jobs_claimed_ahead_stay_while_the_ones_before_them_end(hand: Hand, clock: StillClock) -> None:
     short_jobs(hand)
     ids = enqueue(10)
     hand.turn()
@@ -95,7 +95,7 @@ def test_jobs_claimed_ahead_stay_while_the_ones_before_them_end(hand: Hand, cloc
     assert hand.exchange.held == ids[3:]
 
 
-def test_coroutines_that_end_do_not_hide_that_the_threads_are_stuck(clock: Clock) -> None:
+def test_coroutines_that_end_do_not_hide_that_the_threads_are_stuck(clock: StillClock) -> None:
     with Hand(concurrency=1) as hand:
         short_jobs(hand)
         coroutine = int(tasks.add_async.enqueue(1, 2).id)
@@ -238,7 +238,7 @@ def shown(pk: int) -> int | None:
     return progress and progress["done"]
 
 
-def test_progress_is_written_at_most_once_a_second(hand: Hand, clock: Clock) -> None:
+def test_progress_is_written_at_most_once_a_second(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     hand.begin()
@@ -266,7 +266,7 @@ def test_the_last_progress_is_written_with_the_outcome(hand: Hand) -> None:
     assert (row(pk).state, shown(pk)) == (SUCCEEDED, 10)
 
 
-def test_the_next_pass_comes_in_time_for_the_progress(hand: Hand, clock: Clock) -> None:
+def test_the_next_pass_comes_in_time_for_the_progress(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     show(hand, pk, 1)
@@ -276,7 +276,7 @@ def test_the_next_pass_comes_in_time_for_the_progress(hand: Hand, clock: Clock) 
     assert 0 < hand.exchange.run_once() <= 1.0
 
 
-def test_progress_of_a_job_that_has_ended_is_not_kept(hand: Hand, clock: Clock) -> None:
+def test_progress_of_a_job_that_has_ended_is_not_kept(hand: Hand, clock: StillClock) -> None:
     [pk] = enqueue(1)
     hand.turn()
     hand.end(hand.begin())

@@ -72,15 +72,16 @@ def test_the_next_job_runs_clean_whatever_a_job_leaves_behind(one: Threads, leav
 
 
 @pytest.mark.parametrize("leave", [a_failed_query, an_error_inside_a_transaction])
-def test_an_error_of_a_query_costs_no_connection(one: Threads, leave: Callable[[], Any]) -> None:
+def test_an_error_of_a_query_costs_no_connection_and_no_further_checks(one: Threads, leave: Callable[[], Any]) -> None:
     used: list[Any] = []
     one.run(lambda: used.append(session()))
 
     outcome = one.run(leave)
-    one.run(lambda: used.append(session()))
+    following = one.run(lambda: [used.append(session()), connection.errors_occurred])
 
     assert outcome.verb == "retry"
     assert used[0] is used[1]
+    assert following.result == [None, False]
 
 
 def composed() -> Any:

@@ -71,12 +71,10 @@ class Outbox:
         self._waiting = [one for one in self._waiting if (one.job.id, one.job.attempt) not in settled]
 
     def write_each(self, error: Exception) -> Iterator[Written]:
-        """Write what waits one by one, because all together were refused; yield each after its commit, settled."""
+        """Write what waits one by one, because all together were refused; yield each after its commit, to be settled."""
         logger.warning("A batch of outcomes was refused, they are written one by one: %s", error)
         for outcome in list(self._waiting):
-            written = self._write_one(outcome)
-            self.settle(written)
-            yield written
+            yield self._write_one(outcome)
 
     def _write_one(self, outcome: Outcome) -> Written:
         try:

@@ -31,6 +31,8 @@ from .observe import (
     worker_of,
 )
 
+pytestmark = pytest.mark.slow
+
 # The heartbeat timeout of these workers, and the 5 s that the promise of a rescue adds to it.
 RESCUED_WITHIN = 1 + 5
 
@@ -60,25 +62,24 @@ def seconds_until_begun_again(ledger: Ledger, count: int) -> float:
 def test_jobs_of_a_killed_worker_run_again_and_the_worker_is_replaced(
     start: Start, ledger: Ledger, record_property: Record
 ) -> None:
-    command = start()
-    held = jobs.hold.enqueue_many([((), {})] * 2)
-    wait_until(lambda: ledger.count("begin") == 2)
-    killed = worker_of(command)
+    command = start("--processes=2", workers=2)
+    job = jobs.hold.enqueue()
+    (begun,) = wait_until(lambda: ledger.entries("begin"))
+    killed = Worker.objects.get(kind="worker", pid=begun.pid)
 
     os.kill(killed.pid, signal.SIGKILL)
 
-    seconds = seconds_until_begun_again(ledger, 2)
+    seconds = seconds_until_begun_again(ledger, 1)
     record_property("rescue_of_a_worker_s", seconds)
     assert seconds < RESCUED_WITHIN
-    assert wait_for_another_worker(command, killed)
+    wait_until(lambda: workers_of(command).count() == 2, timeout=PATIENCE, message="a new worker")
     killed.refresh_from_db()
     assert killed.state == WorkerState.LOST
     ledger.open_gate()
-    wait_until_finished(held)
-    for job in held:
-        assert (state_of(job), row(job).attempt, outcomes_of(job)) == ("succeeded", 2, ["crashed"])
-    attempt = Attempt.objects.filter(job=held[0].id).get()
-    assert attempt.worker_id == killed.worker_id
+    wait_for_state(job, JobState.SUCCEEDED)
+    assert row(job).attempt == 2
+    (attempt,) = Attempt.objects.all()
+    assert (attempt.outcome, attempt.worker_id) == (AttemptOutcome.CRASHED, killed.worker_id)
     assert "SIGKILL" in attempt.message
 
 
@@ -215,7 +216,6 @@ def kill_one_of(workers: QuerySet[Worker]) -> bool:
     return False
 
 
-@pytest.mark.slow
 def test_workers_that_are_killed_again_and_again_lose_no_job(start: Start, ledger: Ledger) -> None:
     command = start("--processes=2", workers=2)
     many = jobs.pause_briefly.using(max_attempts=20).enqueue_many([((0.02,), {})] * 200)

@@ -22,10 +22,13 @@ from .conftest import Start
 from .ledger import Ledger
 from .observe import PATIENCE, states_of, wait_for_state, wait_until_finished, worker_of
 
-pytestmark = pytest.mark.skipif(
-    settings.DATABASE_URL.startswith("sqlite"),
-    reason="a database in a file has no server, no sessions and no connections",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        settings.DATABASE_URL.startswith("sqlite"),
+        reason="a database in a file has no server, no sessions and no connections",
+    ),
+]
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 

@@ -23,6 +23,8 @@ from .conftest import Start
 from .ledger import Ledger
 from .observe import outcomes_of, row, state_of, wait_for_another_worker, wait_for_state, wait_until_finished, worker_of
 
+pytestmark = pytest.mark.slow
+
 
 def freeze(command: Command) -> None:
     """Stop the supervisor and its workers where they stand, outside of any transaction.
@@ -161,7 +163,6 @@ def test_a_frozen_leader_hands_over_and_does_not_lead_on(start: Start, ledger: L
     assert [leader.pid for leader in leading] == [second.pid]
 
 
-@pytest.mark.slow
 def test_a_host_that_is_frozen_again_and_again_loses_and_doubles_no_job(start: Start, ledger: Ledger) -> None:
     frozen = start()
     start()

@@ -31,6 +31,8 @@ from .observe import (
     worker_of,
 )
 
+pytestmark = pytest.mark.slow
+
 # How a person, a terminal and a service manager ask a runworker to stop.
 TO_SUPERVISOR = pytest.param(lambda command: command.terminate(), id="SIGTERM")
 CTRL_C = pytest.param(lambda command: os.killpg(command.pid, signal.SIGINT), id="Ctrl-C")
@@ -125,7 +127,6 @@ def test_jobs_that_were_claimed_ahead_are_given_back_at_once(start: Start, ledge
     assert ledger.count("ran") == 0
 
 
-@pytest.mark.slow
 def test_restarts_in_the_middle_of_many_jobs_lose_and_double_none(start: Start, ledger: Ledger) -> None:
     many = jobs.touch.enqueue_many([((), {})] * 600)
 
