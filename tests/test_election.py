@@ -19,7 +19,7 @@ from django_jobs.worker.duties import Duty
 from django_jobs.worker.leader import Leader
 
 from . import tasks
-from .clocks import Clock
+from .clocks import StillClock
 from .rivals import Rival
 from .rows import claimed, row, start_worker, state_of
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.django_db
 LEASE = 30.0
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch, leader_module)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return StillClock(monkeypatch, leader_module)
 
 
 @pytest.fixture
@@ -94,7 +94,9 @@ def test_the_first_who_asks_leads_and_the_second_does_not(heard: list[Any]) -> N
     assert list(Worker.objects.filter(is_leader=True).values_list("worker_id", flat=True)) == ["s1"]
 
 
-def test_another_leads_when_the_leader_has_been_silent_and_that_one_finds_out(heard: list[Any], clock: Clock) -> None:
+def test_another_leads_when_the_leader_has_been_silent_and_that_one_finds_out(
+    heard: list[Any], clock: StillClock
+) -> None:
     first, second = leader("s1"), leader("s2")
     first.run_once()
     end_leadership()
@@ -107,7 +109,7 @@ def test_another_leads_when_the_leader_has_been_silent_and_that_one_finds_out(he
     assert heard == [("gained", Lease, "s1"), ("gained", Lease, "s2"), ("lost", Lease, "s1")]
 
 
-def test_a_leader_extends_its_lease(clock: Clock) -> None:
+def test_a_leader_extends_its_lease(clock: StillClock) -> None:
     first, second = leader("s1"), leader("s2")
     first.run_once()
     end_leadership()
@@ -153,7 +155,7 @@ def test_whoever_does_not_lead_does_nothing() -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(not connection.features.has_select_for_update, reason="rows cannot be locked")
 def test_a_leader_that_could_not_write_its_row_is_told_of_with_the_next_election(
-    heard: list[Any], clock: Clock
+    heard: list[Any], clock: StillClock
 ) -> None:
     mine = leader()
     with Rival() as rival, connection.cursor() as cursor:
