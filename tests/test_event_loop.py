@@ -291,3 +291,19 @@ def test_two_attempts_of_one_job_may_end_in_any_order(loop: Loop) -> None:
     ended.append(loop.outcome().job)
 
     assert ended == [again, job]
+
+
+def test_what_follows_the_last_job_is_done_before_the_end(
+    start_loop: Callable[..., Loop], caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(call: Any) -> Any:
+        return lambda job: call(job)
+
+    for _ in range(20):
+        loop = start_loop(plain)
+        loop.run(nothing)
+        loop.end()
+        assert not loop.executor.is_alive
+    gc.collect()
+
+    assert "was destroyed" not in caplog.text

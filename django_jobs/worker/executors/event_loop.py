@@ -57,7 +57,8 @@ class LoopExecutor:
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
-        self._hops: set[asyncio.Task[None]] = set()
+        # Those that run, and those that put things right behind a job.
+        self._tasks: set[asyncio.Task[None]] = set()
         # Of asgiref's thread.
         self._sessions = Sessions()
         self._stopping = False
@@ -117,7 +118,9 @@ class LoopExecutor:
 
     def _begin(self, job: ClaimedJob) -> None:
         window = _TaskWindow()
-        self._running[job.id] = (self._loop.create_task(self._run(job, window)), window)
+        task = self._loop.create_task(self._run(job, window))
+        self._running[job.id] = (task, window)
+        self._keep(task)
 
     def _cancel(self, ids: set[int], reason: type[Interrupt]) -> None:
         for job_id in ids & set(self._running):
@@ -151,9 +154,11 @@ class LoopExecutor:
 
     def _hop(self, call: Callable[[], None]) -> None:
         """Have asgiref's thread do this in its turn. Not awaited: the synchronous code of a job may take long there."""
-        task = self._loop.create_task(sync_to_async(call)())
-        self._hops.add(task)
-        task.add_done_callback(self._hops.discard)
+        self._keep(self._loop.create_task(sync_to_async(call)()))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _put_right(self) -> None:
         # Between whole pieces of synchronous code: what is open now was left open.
@@ -161,12 +166,11 @@ class LoopExecutor:
         self._sessions.prepare()
 
     async def _clean_up(self) -> None:
-        cancelled = []
         for task, window in list(self._running.values()):
             window.request = window.request or JobInterrupted
             task.cancel()
-            cancelled.append(task)
-        if cancelled:
-            await asyncio.wait(cancelled, timeout=_CLEAN_UP_GRACE)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLEAN_UP_GRACE)
+        # Last, when no job opens a connection any more.
         self._hop(self._sessions.close)
-        await asyncio.wait(self._hops, timeout=_CLEAN_UP_GRACE)
+        await asyncio.wait(self._tasks, timeout=_CLEAN_UP_GRACE)
