@@ -11,6 +11,7 @@ from django.utils import timezone
 from django_jobs import conf
 from django_jobs.exceptions import InvalidOption
 from django_jobs.models import Job, Queue, Worker
+from django_jobs.models.database import from_now, has_come
 from django_jobs.states import JobState
 from django_jobs.worker import duties
 
@@ -119,6 +120,14 @@ def test_due_jobs_are_brought_up_and_later_ones_are_not() -> None:
     assert not nothing_due
     assert duties.bring_up_jobs(["*"])
     assert (state_of(later), state_of(due)) == (JobState.SCHEDULED, JobState.READY)
+
+
+def test_a_time_that_the_database_has_just_written_has_come_to_it() -> None:
+    # In one statement the database's clock stands still.
+    job = Job.objects.filter(pk=job_in(JobState.READY).pk).annotate(written=from_now(timedelta()))
+
+    assert job.filter(written__lte=has_come(job.db)).exists()
+    assert not job.filter(written__lte=has_come(job.db) - timedelta(milliseconds=2)).exists()
 
 
 def test_jobs_of_a_paused_queue_are_no_reason_to_go_on() -> None:

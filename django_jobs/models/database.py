@@ -104,3 +104,12 @@ def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
 def from_now(delay: timedelta | Combinable) -> ExpressionWrapper:
     """Return the database's now plus ``delay``, as an expression."""
     return ExpressionWrapper(Now() + delay, output_field=models.DateTimeField())
+
+
+def has_come(using: str) -> Combinable:
+    """Return the latest moment that has come by the database's clock, as an expression.
+
+    SQLite's clock counts milliseconds, stored times count microseconds, and both are compared as text: without a
+    millisecond more, a time of this very millisecond would lie ahead.
+    """
+    return from_now(timedelta(milliseconds=1)) if connections[using].vendor == "sqlite" else Now()

@@ -20,7 +20,7 @@ from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import lock_candidates, with_history
-from .database import exclusive, from_now, lock_free_rows
+from .database import exclusive, from_now, has_come, lock_free_rows
 from .result import Result
 from .worker import Worker
 
@@ -48,7 +48,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def due(self) -> JobQuerySet:
         """Return the scheduled jobs whose time has come, by the database's clock."""
-        return self.filter(state=JobState.SCHEDULED, run_after__lte=Now())
+        return self.filter(state=JobState.SCHEDULED, run_after__lte=has_come(self.db))
 
     def held_by(self, worker_id: str) -> JobQuerySet:
         """Return the running jobs of one worker."""
