@@ -110,6 +110,7 @@ def has_come(using: str) -> Combinable:
     """Return the latest moment that has come by the database's clock, as an expression.
 
     SQLite's clock counts milliseconds, stored times count microseconds, and both are compared as text: without a
-    millisecond more, a time of this very millisecond would lie ahead.
+    step of the clock more, a time of this very millisecond would lie ahead.
     """
-    return from_now(timedelta(milliseconds=1)) if connections[using].vendor == "sqlite" else Now()
+    digits = connections[using].features.time_cast_precision
+    return Now() if digits >= 6 else from_now(timedelta(seconds=10**-digits))
