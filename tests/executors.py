@@ -20,6 +20,7 @@ from django_jobs.worker.executors.threads import ThreadExecutor
 from django_jobs.worker.middleware import Factory
 
 from .attempts import claimed_job
+from .processes import wait_until
 from .worker_tasks import do, do_async, doing
 
 TIMEOUT = 10.0
@@ -97,6 +98,10 @@ class Loop:
         """Run a job to its end."""
         self.begin(body)
         return self.outcome()
+
+    def settle(self) -> None:
+        """Wait until what follows the jobs behind their outcomes is done too."""
+        wait_until(lambda: not self.executor._tasks, timeout=TIMEOUT)
 
     @contextmanager
     def busy_thread(self) -> Iterator[None]:

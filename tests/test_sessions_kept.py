@@ -128,6 +128,7 @@ def test_a_connection_that_was_cut_off_while_it_was_idle_is_replaced_before_the_
 def test_the_connection_of_coroutines_is_checked_after_idling(clock: Clock) -> None:
     loop = Loop()
     pid = loop.run(sync_to_async(lambda: value_of("SELECT pg_backend_pid()"))).result
+    loop.settle()
     end_session(pid)
     clock.advance(sessions.CHECK_AFTER_IDLE)
 
