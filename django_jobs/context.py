@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 from .compat import TaskContext
@@ -30,19 +29,50 @@ def never_interrupted() -> Interrupt | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobContext(TaskContext):  # type: ignore[misc]
-    """The job that is running, for the task's function.
+class JobContext(TaskContext):
+    """The job that is running, for the task's function. Its attributes cannot be set; ``meta`` can be filled.
 
     ``meta`` is a dict of the job's own, saved with the outcome of the attempt; keep it small and
-    within what JSON holds. ``task_result`` and ``attempt`` are Django's.
+    within what JSON holds. ``task_result`` and ``attempt`` are Django's. The result may be given as a function,
+    which is called when the job asks for it: most do not, and making one costs more than the rest of the context.
     """
 
-    job_id: int | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
-    number: int | None = None
-    report: Callable[[int, Progress], None] = ignore_progress
-    asked_to_stop: Callable[[], Interrupt | None] = never_interrupted
+    __slots__ = ("_result", "asked_to_stop", "job_id", "meta", "number", "report")
+
+    _result: Any
+    job_id: int | None
+    meta: dict[str, Any]
+    number: int | None
+    report: Callable[[int, Progress], None]
+    asked_to_stop: Callable[[], Interrupt | None]
+
+    def __init__(
+        self,
+        *,
+        task_result: Any,
+        job_id: int | None = None,
+        meta: dict[str, Any] | None = None,
+        number: int | None = None,
+        report: Callable[[int, Progress], None] = ignore_progress,
+        asked_to_stop: Callable[[], Interrupt | None] = never_interrupted,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "_result", task_result)
+        put(self, "job_id", job_id)
+        put(self, "meta", {} if meta is None else meta)
+        put(self, "number", number)
+        put(self, "report", report)
+        put(self, "asked_to_stop", asked_to_stop)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"The context of a job is read-only: {name} cannot be set. What to keep goes into meta.")
+
+    @property
+    def task_result(self) -> Any:  # type: ignore[override]
+        """Django's TaskResult of the job, running."""
+        if callable(self._result):
+            object.__setattr__(self, "_result", self._result())
+        return self._result
 
     @property
     def attempt(self) -> int:

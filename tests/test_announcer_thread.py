@@ -24,7 +24,7 @@ from django_jobs.worker.announcer import Announcer, announce
 from .attempts import claimed_job, run
 from .conftest import wait_until
 from .rows import row, write
-from .worker_tasks import do, do_once, doing, returning
+from .worker_tasks import do, do_once, doing, raising, returning
 
 pytestmark = pytest.mark.django_db
 
@@ -193,13 +193,27 @@ def test_what_has_not_been_told_at_the_end_is_told_then(connect: Any) -> None:
 def test_an_announcer_with_too_much_to_tell_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcer_module, "MOST_WAITING", 2)
     announcer = Announcer()
-    outcome = run(claimed_job(do, returning(None)))
+    outcome = run(claimed_job(do, raising(ValueError("bad"))))
 
     announcer.tell([outcome] * 2)
     before = announcer.is_behind
     announcer.tell([outcome])
 
     assert (before, announcer.is_behind) == (False, True)
+
+
+def test_a_success_is_kept_only_for_somebody_who_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    announcer = Announcer()
+    outcome = run(claimed_job(do, returning(None)))
+    kept = []
+
+    for level in (logging.WARNING, logging.DEBUG):
+        caplog.set_level(level, logger="django_jobs")
+        announcer.tell([outcome])
+        kept.append(announcer._next() is outcome)
+
+    assert kept == [False, True]
 
 
 def test_what_a_failed_job_held_is_let_go_of_once_its_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

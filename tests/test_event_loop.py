@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -281,7 +280,7 @@ def test_two_attempts_of_one_job_may_end_in_any_order(loop: Loop) -> None:
     first, second = AsyncGate(), AsyncGate()
     job = loop.begin(first)
     first.wait()
-    again = replace(claimed_job(do_async, doing(second)), id=job.id, attempt=2)
+    again = claimed_job(do_async, doing(second))._replace(id=job.id, attempt=2)
     loop.executor.submit(again)
     second.wait()
 

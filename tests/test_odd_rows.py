@@ -36,7 +36,7 @@ def test_what_is_nested_too_deeply_is_refused_when_it_is_enqueued(where: str) ->
 def test_a_job_whose_meta_cannot_even_be_read_fails_for_good_and_does_not_raise() -> None:
     job = claimed_job(tasks.noop)
     # As a row may hold it that was written past enqueue.
-    object.__setattr__(job, "meta", {"m": nested(5000)})
+    job = job._replace(meta={"m": nested(5000)})
 
     ended = run(job)
 
@@ -45,7 +45,7 @@ def test_a_job_whose_meta_cannot_even_be_read_fails_for_good_and_does_not_raise(
 
 def test_so_does_an_asynchronous_one() -> None:
     job = claimed_job(tasks.add_async, 1, 2)
-    object.__setattr__(job, "meta", {"m": nested(5000)})
+    job = job._replace(meta={"m": nested(5000)})
 
     ended = run_async(job)
 

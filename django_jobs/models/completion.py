@@ -7,7 +7,7 @@ refused, the rows are first read under a lock; what is no longer ours by then is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.models import Field
@@ -150,7 +150,7 @@ def _as_cancelled(outcome: Outcome) -> Outcome:
     if outcome.failure.message:
         reason += f" It ended with: {outcome.failure.message}"
     failure = Failure("django_jobs.exceptions.JobCancelled", reason, outcome.failure.traceback)
-    return replace(outcome, verb="cancel", result=None, failure=failure, exception=JobCancelled(reason))
+    return outcome._replace(verb="cancel", result=None, failure=failure, exception=JobCancelled(reason))
 
 
 def _record(outcomes: Sequence[Outcome]) -> None:

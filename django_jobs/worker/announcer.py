@@ -54,7 +54,9 @@ class Announcer(Service):
         return self._inbox.qsize() > MOST_WAITING
 
     def tell(self, outcomes: list[Outcome]) -> None:
-        """Take outcomes that have been written; returns at once."""
+        """Take outcomes that have been written; returns at once. Successes that nobody would hear of are not kept."""
+        if outcomes and not _hears_of_success():
+            outcomes = [outcome for outcome in outcomes if outcome.verb != "succeed"]
         for outcome in outcomes:
             self._inbox.put(outcome)
         if outcomes:
@@ -83,6 +85,11 @@ class Announcer(Service):
             return None
 
 
+def _hears_of_success() -> bool:
+    is_told = signals.is_heard(signals.job_succeeded) or signals.is_heard(task_finished)
+    return is_told or logger.isEnabledFor(logging.DEBUG)
+
+
 def announce(outcome: Outcome) -> None:
     """Log how an attempt ended and send the signals for it. Receivers that raise are logged."""
     job = outcome.job
@@ -94,7 +101,7 @@ def announce(outcome: Outcome) -> None:
         if outcome.verb in ("retry", "snooze"):
             told["delay"] = outcome.delay
         signals.send(signal, Job, job_id=job.id, **told)
-    if outcome.verb in _FINISHED and task_finished.receivers:
+    if outcome.verb in _FINISHED and signals.is_heard(task_finished, failed=outcome.verb != "succeed"):
         _send_task_finished(outcome)
 
 

@@ -12,7 +12,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
@@ -160,9 +161,9 @@ class _Attempt:
         self.job = job
         self.started = time.monotonic()
         self.started_at = timezone.now()
-        self.meta = copy.deepcopy(job.meta) if isinstance(job.meta, dict) else {}
+        self.meta = copy.deepcopy(job.meta) if job.meta and isinstance(job.meta, dict) else {}
         self.context = JobContext(
-            task_result=result_of_running(job),
+            task_result=partial(result_of_running, job),
             job_id=job.id,
             meta=self.meta,
             number=job.attempt,
@@ -175,7 +176,7 @@ class _Attempt:
         if signals.job_started.receivers:
             told = {name: getattr(job, name) for name in ("task_path", "queue_name", "attempt", "worker_id")}
             signals.send(signals.job_started, Job, job_id=job.id, **told)
-        if task_started.receivers and self.context.task_result.task is not None:
+        if signals.is_heard(task_started) and self.context.task_result.task is not None:
             signals.send(task_started, backend_class(job), task_result=self.context.task_result)
 
     def returned(self, value: Any) -> Outcome:
@@ -202,7 +203,7 @@ class _Attempt:
             # The job's work is done; what it noted beside it is not worth failing it for.
             logger.warning("Job %s: its meta is not saved: %s", self.job.id, error)
             return outcome
-        return outcome if meta == self.job.meta else replace(outcome, meta=meta)
+        return outcome if meta == self.job.meta else outcome._replace(meta=meta)
 
 
 def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str, float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -43,15 +43,20 @@ class Sessions:
     def __init__(self) -> None:
         self._idle_since = time.monotonic()
         self._changed: set[str] = set()
+        self._watched: Sequence[BaseDatabaseWrapper] = ()
 
     @contextmanager
     def clean(self) -> Iterator[None]:
         """Run one job inside: clean state before it, and what it left behind put right after it."""
         self.prepare()
+        translation.deactivate()
+        timezone.deactivate()
         try:
             yield
         finally:
             self.put_right()
+            translation.deactivate()
+            timezone.deactivate()
 
     @property
     def are_idle(self) -> bool:
@@ -59,14 +64,17 @@ class Sessions:
         return time.monotonic() - self._idle_since >= CHECK_AFTER_IDLE
 
     def prepare(self) -> None:
-        """Make the thread's state clean for a job."""
+        """Make the thread's connections ready for a job."""
         if self.are_idle:
             self._check()
-        for connection in connections.all():
+        if not self._watched:
+            self._watch_all()
+
+    def _watch_all(self) -> None:
+        self._watched = connections.all()
+        for connection in self._watched:
             if self._watch not in connection.execute_wrappers:
                 connection.execute_wrappers.append(self._watch)
-        translation.deactivate()
-        timezone.deactivate()
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         if changes_session(_text_of(sql)):
@@ -88,17 +96,20 @@ class Sessions:
 
     def put_right(self) -> None:
         """Close the connections that a job has left broken or changed; others stay open for the next."""
-        translation.deactivate()
-        timezone.deactivate()
         self._idle_since = time.monotonic()
-        for connection in connections.all(initialized_only=True):
+        here = connections.all()
+        is_watched = here == self._watched
+        for connection in here:
             # With DEBUG every query is kept here, for a request that never comes.
             connection.queries_log.clear()
             if connection.alias in self._changed or is_spoiled(connection):
                 discard(connection)
+                is_watched = False
             elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
                 connection.close()
         self._changed.clear()
+        if not is_watched:
+            self._watch_all()
 
 
 def changes_session(statement: str) -> bool:
@@ -123,7 +134,7 @@ def is_spoiled(connection: BaseDatabaseWrapper) -> bool:
     if connection.connection is None:
         return False
     try:
-        if connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"] or is_in_transaction(connection):
+        if connection.autocommit != connection.settings_dict["AUTOCOMMIT"] or is_in_transaction(connection):
             return True
     except _driver_error(connection):
         # The job has closed the driver's own connection.
@@ -137,11 +148,10 @@ def is_spoiled(connection: BaseDatabaseWrapper) -> bool:
 def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
     """Say whether the driver's connection is inside a transaction, also one begun past Django."""
     raw: Any = connection.connection
-    if hasattr(raw, "in_transaction"):
-        return bool(raw.in_transaction)
-    info = getattr(raw, "info", None)
-    # 0 is IDLE in libpq's PGTransactionStatusType.
-    return info is not None and getattr(info, "transaction_status", 0) != 0
+    if (session := getattr(raw, "pgconn", None)) is not None:
+        # 0 is IDLE in libpq's PGTransactionStatusType.
+        return bool(session.transaction_status != 0)
+    return bool(getattr(raw, "in_transaction", False))
 
 
 def is_pooled(connection: BaseDatabaseWrapper) -> bool:

@@ -49,8 +49,9 @@ class _ThreadWindow(Window):
             try:
                 with self._lock:
                     self._job = None
-                    # An interrupt that has been set and not yet raised must not hit what comes after.
-                    _set_exception(self._thread_id, None)
+                    if self._request is not None:
+                        # One that has been set and not yet raised must not hit what comes after.
+                        _set_exception(self._thread_id, None)
                 break
             except Interrupt:
                 continue
@@ -144,8 +145,12 @@ class ThreadExecutor:
     def _run(self, job: ClaimedJob, window: _ThreadWindow, sessions: Sessions) -> None:
         outcome: Outcome | None = None
         try:
-            with sessions.clean():
+            sessions.prepare()
+            try:
                 outcome = self._runner.execute(job, window)
+            finally:
+                # Language and time zone are context variables, which the copy of the context takes with it.
+                sessions.put_right()
         finally:
             # Also when the thread dies of what the job has left behind.
             if outcome is not None:
