@@ -5,10 +5,25 @@ What is made for every job is a named tuple: making one costs a fifth of a froze
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
+
+from .exceptions import InvalidArgument
+
+
+class Unreadable:
+    """What stands for arguments in a row that no Python can hold, such as a number of 5,000 digits: using it raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[Any]:
+        raise InvalidArgument(f"The arguments in the row of the job cannot be read: {self._error}") from self._error
+
+    def keys(self) -> Iterator[Any]:
+        return iter(self)
 
 
 @dataclass(frozen=True, slots=True)

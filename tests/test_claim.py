@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from django_jobs.exceptions import LeaseLost
 from django_jobs.models import Job, Queue, Worker
+from django_jobs.models.compiled import can_compile
 from django_jobs.models.database import exclusive
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import Failure, PastAttempt
@@ -161,14 +162,15 @@ def test_a_job_that_is_tried_again_brings_its_history_and_loses_its_progress() -
     assert row(third.id).progress is None
 
 
-def test_a_claim_of_fresh_jobs_is_one_query_per_queue_and_one_update() -> None:
+def test_a_claim_of_fresh_jobs_is_one_statement_or_where_rows_cannot_be_locked_two() -> None:
     enqueued(*range(20))
 
     with CaptureQueriesContext(connection) as captured, exclusive():
         Job.objects.claim("w1", ["default"], 10)
 
     statements = [query["sql"].split()[0] for query in captured.captured_queries]
-    assert [word for word in statements if word in ("SELECT", "UPDATE", "INSERT", "DELETE")] == ["SELECT", "UPDATE"]
+    expected = ["WITH"] if can_compile(connection) else ["SELECT", "UPDATE"]
+    assert [word for word in statements if word not in ("SAVEPOINT", "RELEASE", "BEGIN")] == expected
 
 
 # The lease

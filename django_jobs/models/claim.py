@@ -1,20 +1,20 @@
-"""How ready jobs are found and locked for a worker: the candidates of a claim.
+"""What a claim chooses from, and what it makes of the rows: the candidates in, claimed jobs out.
 
-One query per queue, in the order of the ready index, so that the cost does not grow with other rows. The
-candidates of all queues are merged here: larger priority first, then first in, first out. ``JobQuerySet.claim``,
-the only caller, moves those that are locked.
+The order is that of the ready index, queue by queue: larger priority first, then first in, first out. So the cost of a claim
+does not grow with other rows. ``JobQuerySet.claim`` moves the chosen rows; on PostgreSQL as one statement, see ``turn``.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.models import Case, Exists, F, TextField, Value, When
 from django.db.models.functions import Now
 
-from ..outcomes import ClaimedJob, PastAttempt
+from ..outcomes import ClaimedJob, PastAttempt, Unreadable
 from ..states import ERROR_OUTCOMES
 from .attempt import Attempt
 from .database import lock_free_rows
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST_HISTORY = 100
 
 # Plain values: making model instances costs as much again as the whole claim.
-_COLUMNS = (
+COLUMNS = (
     "id",
     "task_path",
     "queue_name",
@@ -41,31 +41,58 @@ _COLUMNS = (
     "started_at",
     "meta",
     "backend",
-    "claimed_at",
 )
+_PRIORITY, _QUEUE_NAME, _ATTEMPT = (COLUMNS.index(name) for name in ("priority", "queue_name", "attempt"))
+_EMPTY_JSON: dict[str, Callable[[], Any]] = {"[]": list, "{}": dict}
+
+# The columns of a chosen job, and behind them the database's now.
+Row = tuple[Any, ...]
 
 
-def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[dict[str, Any]]:
-    """Lock the up to ``limit`` jobs of these queues that come first, and return them as dicts of columns, in order."""
+class Kind(NamedTuple):
+    """The tasks that a claim is for: those with one of the ``paths``, or all ``without`` them."""
+
+    paths: frozenset[str] = frozenset()
+    is_without: bool = True
+
+    def of(self, jobs: JobQuerySet) -> JobQuerySet:
+        if not self.paths:
+            return jobs
+        return jobs.exclude(task_path__in=self.paths) if self.is_without else jobs.filter(task_path__in=self.paths)
+
+
+ANY = Kind()
+
+
+def in_order(ready: JobQuerySet, queue_name: Any) -> JobQuerySet:
+    """Return the ready jobs of a queue in the order in which they are claimed; none while the queue is paused."""
+    # The pause is looked at in the claim itself: once it has committed, no job of the queue begins.
+    is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=queue_name))
+    return ready.filter(~is_paused, queue_name=queue_name).order_by("-priority", "id")
+
+
+# Where a turn cannot be one statement
+
+
+def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Row]:
+    """Lock the up to ``limit`` jobs of these queues that come first, and return their rows, in order."""
     if len(queue_names) == 1:
         return _lock(ready, queue_names[0], limit)
     # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers those
     # that are not taken.
     candidates = _first_of_all(ready, queue_names, limit)
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for name, share in Counter(row["queue_name"] for row in candidates[:limit]).items():
         found += _lock(ready, name, share)
     if len(found) < min(limit, len(candidates)):
         found += _fill_up(ready, dict.fromkeys(row["queue_name"] for row in candidates), limit, found)
-    return sorted(found, key=_rank)
+    return found
 
 
-def _fill_up(
-    ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _fill_up(ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: Sequence[Row]) -> list[Row]:
     """Lock other jobs of these queues in the place of those that another worker is just taking."""
-    more: list[dict[str, Any]] = []
-    others = ready.exclude(pk__in=[row["id"] for row in found])
+    more: list[Row] = []
+    others = ready.exclude(pk__in=[row[0] for row in found])
     for name in queue_names:
         room = limit - len(found) - len(more)
         if room:
@@ -73,33 +100,45 @@ def _fill_up(
     return more
 
 
-def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[dict[str, Any]]:
-    in_order = lock_free_rows(_in_order(ready, queue_name))
-    return list(in_order.annotate(claimed_at=Now()).values(*_COLUMNS)[:limit])
+def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[Row]:
+    return list(lock_free_rows(in_order(ready, queue_name)).values_list(*COLUMNS, Now())[:limit])
 
 
 def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Any]:
     """Return the first ``limit`` jobs of each queue, unlocked, in the order of all."""
     first: list[Any] = []
     for name in queue_names:
-        first += list(_in_order(ready, name).values("id", "priority", "queue_name")[:limit])
-    return sorted(first, key=_rank)
+        first += list(in_order(ready, name).values("id", "priority", "queue_name")[:limit])
+    return sorted(first, key=lambda row: (-row["priority"], row["id"]))
 
 
-def _in_order(ready: JobQuerySet, queue_name: str) -> JobQuerySet:
-    # The pause is looked at in the claim itself: once it has committed, no job of the queue begins.
-    is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=queue_name))
-    return ready.filter(~is_paused, queue_name=queue_name).order_by("-priority", "id")
+# From rows to jobs
 
 
-def _rank(row: dict[str, Any]) -> tuple[int, int]:
-    return -row["priority"], row["id"]
+def as_it_is(value: Any) -> Any:
+    return value
 
 
-def with_history(rows: Sequence[dict[str, Any]], worker_id: str, using: str) -> list[ClaimedJob]:
-    """Make claimed jobs of the chosen rows, each with its earlier attempts (one query if any has some)."""
+def from_json(text: str) -> Any:
+    """Return what a column of JSON holds that was read past Django's fields; ``Unreadable`` for what Python cannot hold."""
+    empty = _EMPTY_JSON.get(text)
+    if empty is not None:
+        return empty()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(error)
+
+
+def with_history(
+    rows: Sequence[Row], worker_id: str, using: str, read: Callable[[Any], Any] = as_it_is
+) -> list[ClaimedJob]:
+    """Make claimed jobs of the chosen rows, in order, each with its earlier attempts (one query if any has some).
+
+    ``read`` makes values of what the rows have in the columns of JSON.
+    """
     histories: dict[int, list[PastAttempt]] = {}
-    retried = [row["id"] for row in rows if row["attempt"]]
+    retried = [row[0] for row in rows if row[_ATTEMPT]]
     if retried:
         past = Attempt.objects.using(using).filter(job_id__in=retried).order_by("job_id", "number")
         # A job may have been snoozed thousands of times.
@@ -107,7 +146,8 @@ def with_history(rows: Sequence[dict[str, Any]], worker_id: str, using: str) -> 
         shown = Case(When(outcome__in=ERROR_OUTCOMES, then="traceback"), default=Value(""), output_field=TextField())
         for job_id, *values in recent.values_list("job_id", "worker_id", "outcome", "exception_class", shown):
             histories.setdefault(job_id, []).append(_past_attempt(*values))
-    return [_claimed(row, worker_id, tuple(histories.get(row["id"], ()))) for row in rows]
+    ordered = sorted(rows, key=lambda row: (-row[_PRIORITY], row[0]))
+    return [_claimed(row, worker_id, tuple(histories.get(row[0], ())), read) for row in ordered]
 
 
 def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback: str) -> PastAttempt:
@@ -115,8 +155,26 @@ def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback:
     return PastAttempt(worker_id, exception_class if is_error else "", traceback)
 
 
-def _claimed(row: dict[str, Any], worker_id: str, history: tuple[PastAttempt, ...]) -> ClaimedJob:
-    values = dict(row)
-    claimed_at = values.pop("claimed_at")
-    values |= {"attempt": row["attempt"] + 1, "started_at": row["started_at"] or claimed_at}
-    return ClaimedJob(**values, last_attempted_at=claimed_at, worker_id=worker_id, history=history)
+def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...], read: Callable[[Any], Any]) -> ClaimedJob:
+    (
+        pk, task_path, queue_name, priority, args, kwargs, attempt, max_attempts,
+        run_after, enqueued_at, started_at, meta, backend, now,
+    ) = row  # fmt: skip
+    return ClaimedJob(
+        pk,
+        task_path,
+        queue_name,
+        priority,
+        read(args),
+        read(kwargs),
+        attempt + 1,
+        max_attempts,
+        run_after,
+        enqueued_at,
+        started_at or now,
+        now,
+        read(meta),
+        backend,
+        worker_id,
+        history,
+    )

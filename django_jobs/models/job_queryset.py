@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
@@ -19,9 +19,11 @@ from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
-from .claim import lock_candidates, with_history
+from .claim import ANY, COLUMNS, Kind, from_json, in_order, lock_candidates, with_history
+from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
 from .result import Result
+from .turn import CHOSEN_ID, EACH_QUEUE, OUTCOME_ATTEMPT, OUTCOME_ID, QUEUE, WORKER, Parts, Success, Turn
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -29,6 +31,23 @@ if TYPE_CHECKING:
 
 # 500 keeps each DELETE well under a second, so that claims and autovacuum never wait long behind it.
 PRUNE_BATCH = 500
+
+
+_SUCCEEDED: dict[str, Any] = {"state": JobState.SUCCEEDED, "finished_at": Now()}
+
+# By database and kind of claim.
+_turns: dict[tuple[str, Kind], Turn] = {}
+
+
+def _taken_by(worker_id: Any) -> dict[str, Any]:
+    return {
+        "state": JobState.RUNNING,
+        "attempt": F("attempt") + 1,
+        "worker_id": worker_id,
+        "last_attempted_at": Now(),
+        "started_at": Coalesce("started_at", Now()),
+        "progress": None,
+    }
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -87,36 +106,53 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     # Verbs of a worker
 
-    def claim(self, worker_id: str, queue_names: Sequence[str], limit: int) -> list[ClaimedJob]:
+    def claim(self, worker_id: str, queue_names: Sequence[str], limit: int, kind: Kind = ANY) -> list[ClaimedJob]:
         """Take up to ``limit`` ready jobs of these queues for a worker whose lease is live, in their order.
 
         Call it inside ``exclusive()``. Raise LeaseLost, having taken nothing, if the lease has ended.
         """
-        rows = lock_candidates(self.ready(), queue_names, limit)
+        if can_compile(connections[self.db]):
+            return self.take_turn(worker_id, (), queue_names, limit, kind)[1]
+        rows = lock_candidates(kind.of(self.ready()), queue_names, limit)
         if not rows:
             return []
-        lease = Worker.objects.using(self.db).leased().filter(worker_id=worker_id)
-        taken = self.ready().filter(Exists(lease), pk__in=[row["id"] for row in rows])
-        moved = taken.update(
-            state=JobState.RUNNING,
-            attempt=F("attempt") + 1,
-            worker_id=worker_id,
-            last_attempted_at=Now(),
-            started_at=Coalesce("started_at", Now()),
-            progress=None,
-        )
+        moved = self._to_take(worker_id, pk__in=[row[0] for row in rows]).update(**_taken_by(worker_id))
         if moved != len(rows):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return with_history(rows, worker_id, self.db)
 
+    def take_turn(
+        self, worker_id: str, succeeded: Sequence[Success], queue_names: Sequence[str], limit: int, kind: Kind = ANY
+    ) -> tuple[int, list[ClaimedJob]]:
+        """Do ``succeed`` for each ``(id, attempt)`` and ``claim`` as one statement, where ``can_compile()`` says so.
+
+        Return how many the fence let through, and the claimed jobs.
+        """
+        turn = _turns.get((self.db, kind)) or _turns.setdefault((self.db, kind), Turn(self._parts(kind), self.db))
+        done, rows = turn.take(worker_id, succeeded, queue_names, limit)
+        return done, with_history(rows, worker_id, self.db, from_json)
+
+    def _parts(self, kind: Kind) -> Parts:
+        ready = kind.of(self.ready())
+        return Parts(
+            finish=(self._fenced(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), _SUCCEEDED),
+            choose=lock_free_rows(in_order(ready, QUEUE)).values_list(*COLUMNS),
+            take=(self._to_take(WORKER, pk=CHOSEN_ID), _taken_by(WORKER)),
+            look=in_order(ready, EACH_QUEUE).values_list("id", "priority"),
+        )
+
+    def _to_take(self, worker_id: Any, **chosen: Any) -> JobQuerySet:
+        """Return the chosen jobs, which are locked, if the worker's lease is live."""
+        return self.filter(Exists(Worker.objects.using(self.db).leased().filter(worker_id=worker_id)), **chosen)
+
     def succeed(self, worker_id: str, attempt: int, ids: Collection[int]) -> int:
         """Finish this attempt of these jobs, except those that somebody has asked to cancel."""
+        return self._fenced(worker_id, attempt, pk__in=ids).update(**_SUCCEEDED)
+
+    def _fenced(self, worker_id: Any, attempt: Any, **ids: Any) -> JobQuerySet:
         # The fence alone, without the state: with it the planner may walk the index of running jobs, which is
         # full of dead entries while a transaction is held open elsewhere. What has ended has a finished_at.
-        fenced = self.filter(
-            pk__in=ids, worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None
-        )
-        return fenced.update(state=JobState.SUCCEEDED, finished_at=Now())
+        return self.filter(worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None, **ids)
 
     def fail(self, worker_id: str, ids: Collection[int]) -> int:
         """End these jobs of the worker as failed; they stay as the dead-letter set."""

@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from typing import NamedTuple
 
 from ..exceptions import Interrupt
-from ..models.job_queryset import JobQuerySet
+from ..models.claim import ANY, Kind
 from ..outcomes import ClaimedJob, Outcome
 from ..task import declared_names
 from .executors.event_loop import LoopExecutor
@@ -32,9 +32,9 @@ _WEIGHT = 0.1
 class Wanted(NamedTuple):
     """Which jobs to claim and how many; ``is_search``: only those of one kind, because the other has no room."""
 
-    jobs: JobQuerySet
+    kind: Kind
     limit: int
-    is_search: bool
+    is_search: bool = False
 
 
 class Capacity:
@@ -46,16 +46,22 @@ class Capacity:
         self._claim_ahead = claim_ahead
         self._mean: float | None = None
         self._async_paths: frozenset[str] = async_paths()
+        # Jobs that were handed over and of which no outcome is known yet.
+        self._in_threads = self._on_loop = 0
         self._moved_at = time.monotonic()
         self._search_at = 0.0
 
-    def learn(self, outcome: Outcome) -> None:
-        """Take the duration of a finished attempt into the mean."""
-        if outcome.verb == "release" or self._is_async(outcome.job):
-            return
-        self._moved_at = time.monotonic()
-        mean = outcome.duration if self._mean is None else self._mean
-        self._mean = mean + (outcome.duration - mean) * _WEIGHT
+    def learn(self, outcomes: Collection[Outcome]) -> None:
+        """Take note of attempts that have ended: their places are free, and their durations go into the mean."""
+        for outcome in outcomes:
+            if self._is_async(outcome.job):
+                self._on_loop -= 1
+                continue
+            self._in_threads -= 1
+            if outcome.verb != "release":
+                mean = outcome.duration if self._mean is None else self._mean
+                self._mean = mean + (outcome.duration - mean) * _WEIGHT
+                self._moved_at = time.monotonic()
 
     @property
     def is_stuck(self) -> bool:
@@ -72,24 +78,16 @@ class Capacity:
             return 0
         return min(MOST_AHEAD, int(self._threads.size * self._claim_ahead / max(self._mean, 1e-6)))
 
-    def has_room(self, held: Iterable[ClaimedJob]) -> bool:
-        in_threads, on_loop = self._rooms(held)
+    def wanted(self) -> Wanted | None:
+        """Return which jobs to claim: of both kinds while both have room, else of the one that has; None without room."""
+        in_threads, on_loop = self._rooms()
         if not self._async_paths:
-            return in_threads > 0
+            return Wanted(ANY, in_threads) if in_threads > 0 else None
         if in_threads > 0 and on_loop > 0:
-            return True
-        return max(in_threads, on_loop) > 0 and time.monotonic() >= self._search_at
-
-    def wanted(self, held: Iterable[ClaimedJob], jobs: JobQuerySet) -> Wanted:
-        """Return which jobs to claim: of both kinds while both have room, else of the one that has. See has_room()."""
-        in_threads, on_loop = self._rooms(held)
-        if not self._async_paths:
-            return Wanted(jobs, in_threads, False)
-        if in_threads > 0 and on_loop > 0:
-            return Wanted(jobs, min(in_threads, on_loop), False)
-        if in_threads > 0:
-            return Wanted(jobs.exclude(task_path__in=self._async_paths), in_threads, True)
-        return Wanted(jobs.filter(task_path__in=self._async_paths), on_loop, True)
+            return Wanted(ANY, min(in_threads, on_loop))
+        if max(in_threads, on_loop) <= 0 or time.monotonic() < self._search_at:
+            return None
+        return Wanted(Kind(self._async_paths, is_without=in_threads > 0), max(in_threads, on_loop), is_search=True)
 
     def found_few(self, seconds: float) -> None:
         """Take note that a search took so long and did not find as many jobs as there is room for."""
@@ -104,11 +102,17 @@ class Capacity:
         if not self._threads.waiting:
             self._moved_at = time.monotonic()
         for job in jobs:
-            (self._loop if self._is_async(job) else self._threads).submit(job)
+            if self._is_async(job):
+                self._on_loop += 1
+                self._loop.submit(job)
+            else:
+                self._in_threads += 1
+                self._threads.submit(job)
 
     def take_back(self, wanted: Callable[[ClaimedJob], bool]) -> list[ClaimedJob]:
         """Return the wanted ones of the jobs that have not begun; they are not run here."""
         unbegun = self._threads.take_back()
+        self._in_threads -= len(unbegun)
         self.submit(job for job in unbegun if not wanted(job))
         return [job for job in unbegun if wanted(job)]
 
@@ -116,10 +120,8 @@ class Capacity:
         self._threads.interrupt(ids, reason)
         self._loop.interrupt(ids, reason)
 
-    def _rooms(self, held: Iterable[ClaimedJob]) -> tuple[int, int]:
-        held = list(held)
-        on_loop = sum(self._is_async(job) for job in held) if self._async_paths else 0
-        return self._threads.size + self.ahead() - (len(held) - on_loop), self._loop.size - on_loop
+    def _rooms(self) -> tuple[int, int]:
+        return self._threads.size + self.ahead() - self._in_threads, self._loop.size - self._on_loop
 
     def _is_async(self, job: ClaimedJob) -> bool:
         return job.task_path in self._async_paths

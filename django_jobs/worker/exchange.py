@@ -12,18 +12,21 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from .. import notifications
 from ..context import Progress
 from ..exceptions import Interrupt, JobCancelled, JobInterrupted, LeaseLost
 from ..models import Job, Queue, Worker
+from ..models.claim import ANY
+from ..models.compiled import can_compile, own_session
 from ..models.completion import Written, give_back_unknown, write_progress
-from ..models.database import exclusive
+from ..models.database import exclusive, jobs_connection
 from ..models.queue import matches
 from ..outcomes import ClaimedJob, Failure, Outcome
 from .announcer import Announcer
-from .capacity import Capacity
+from .capacity import Capacity, Wanted
 from .options import WorkerOptions
 from .outbox import REFUSALS, Outbox, is_passing
 from .owner import Owner
@@ -126,8 +129,9 @@ class Exchange(Service):
 
     def run_once(self) -> float:
         self._owner.pulse()
-        for outcome in self._outbox.collect():
-            self._capacity.learn(outcome)
+        self._capacity.learn(self._outbox.collect())
+        if self._thread is not None:
+            own_session(jobs_connection())
         self._look_around()
         is_full = self._turn()
         self._settle()
@@ -213,7 +217,8 @@ class Exchange(Service):
             unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)
             self._outbox.add(Outcome(job, "release", failure=_GIVEN_BACK) for job in unbegun)
         if self._abandons:
-            self._outbox.add([Outcome(job, "release", failure=_GIVEN_BACK) for job in self._still_held()])
+            still_held = self._outbox.without_waiting(self._held.values())
+            self._outbox.add([Outcome(job, "release", failure=_GIVEN_BACK) for job in still_held])
 
     def _pass_on_cancellations(self) -> None:
         requested = Job.objects.held_by(self.worker_id).exclude(cancel_requested_at=None)
@@ -226,18 +231,13 @@ class Exchange(Service):
     def _turn(self) -> bool:
         """Write and claim in one transaction. True: there is likely more to claim at once."""
         progress = self._progress.due(outcome.job.id for outcome in self._outbox.waiting)
-        has_room = self._has_room()
+        wanted = self._wanted()
         self._found_nothing = False
-        if not (self._outbox.waiting or progress or has_room):
+        if not (self._outbox.waiting or progress or wanted):
             return False
-        is_full = False
-        claimed: list[ClaimedJob] = []
+        began = time.monotonic()
         try:
-            with exclusive():
-                write_progress(self.worker_id, progress)
-                written = self._outbox.write()
-                if has_room:
-                    claimed, is_full = self._claim()
+            claimed = self._write_and_claim(progress, wanted)
         except LeaseLost as lost:
             self._without_lease(lost)
             return False
@@ -249,32 +249,60 @@ class Exchange(Service):
             self._write_each(error)
             return False
         self._progress.take_down(progress)
-        self._found_nothing = has_room and not claimed
-        self._after_commit(written, claimed)
-        return is_full and self._has_room()
-
-    def _has_room(self) -> bool:
-        if not self.is_claiming or self._announcer.is_behind or not self._queues or self.claims_left == 0:
+        if wanted is None:
             return False
-        return self._capacity.has_room(self._still_held())
-
-    def _still_held(self) -> list[ClaimedJob]:
-        """Return the jobs that take room: claimed, and no outcome known."""
-        return self._outbox.without_waiting(self._held.values())
-
-    def _claim(self) -> tuple[list[ClaimedJob], bool]:
-        """Claim what there is room for; also say whether the claim came back full."""
-        began = time.monotonic()
-        self._has_heard = False
-        wanted = self._capacity.wanted(self._still_held(), Job.objects.all())
-        limit = wanted.limit if self.claims_left is None else min(wanted.limit, self.claims_left)
-        claimed = wanted.jobs.claim(self.worker_id, self._queues, limit)
-        is_full = len(claimed) == limit
+        self._found_nothing = not claimed
+        is_full = claimed == wanted.limit
         if wanted.is_search and not is_full:
             self._capacity.found_few(time.monotonic() - began)
-        return claimed, is_full
+        return is_full and self._wanted() is not None
 
-    def _after_commit(self, written: Written, claimed: Sequence[ClaimedJob] = ()) -> None:
+    def _wanted(self) -> Wanted | None:
+        """Return what there is room for."""
+        if not self.is_claiming or self._announcer.is_behind or not self._queues or self.claims_left == 0:
+            return None
+        wanted = self._capacity.wanted()
+        if wanted is None or self.claims_left is None:
+            return wanted
+        return wanted._replace(limit=min(wanted.limit, self.claims_left))
+
+    def _write_and_claim(self, progress: Mapping[int, Any], wanted: Wanted | None) -> int:
+        """Write what waits, claim what is wanted; return how many jobs were claimed."""
+        if wanted is not None:
+            self._has_heard = False
+        successes = None if progress else self._outbox.plain_successes()
+        if successes is None or not can_compile(jobs_connection()):
+            return self._take_turn_in_steps(progress, wanted)
+        kind, limit = (wanted.kind, wanted.limit) if wanted is not None else (ANY, 0)
+        done, claimed = Job.objects.take_turn(self.worker_id, successes, self._queues, limit, kind)
+        self._take_on(claimed)
+        if done == len(successes):
+            self._after_commit(Written(done=list(self._outbox.waiting)))
+        else:
+            # The fence has refused some: which, and what becomes of them, is found out one by one.
+            self._take_turn_in_steps({}, None)
+        return len(claimed)
+
+    def _take_turn_in_steps(self, progress: Mapping[int, Any], wanted: Wanted | None) -> int:
+        claimed: list[ClaimedJob] = []
+        with exclusive():
+            write_progress(self.worker_id, progress)
+            written = self._outbox.write()
+            if wanted is not None:
+                claimed = Job.objects.claim(self.worker_id, self._queues, wanted.limit, wanted.kind)
+        self._after_commit(written)
+        self._take_on(claimed)
+        return len(claimed)
+
+    def _take_on(self, claimed: Sequence[ClaimedJob]) -> None:
+        """Hand claimed jobs to the executors."""
+        for job in claimed:
+            self._held[job.id] = job
+        if self.claims_left is not None:
+            self.claims_left -= len(claimed)
+        self._capacity.submit(claimed)
+
+    def _after_commit(self, written: Written) -> None:
         self._outbox.settle(written)
         for outcome in (*written.done, *written.late):
             held = self._held.get(outcome.job.id)
@@ -282,16 +310,6 @@ class Exchange(Service):
             if held is not None and held.attempt == outcome.job.attempt:
                 del self._held[held.id]
                 self._progress.forget(held.id)
-        for job in claimed:
-            self._held[job.id] = job
-        if self.claims_left is not None:
-            self.claims_left -= len(claimed)
-        self._capacity.submit(claimed)
-        for outcome in written.late:
-            logger.warning(
-                "Job %s, attempt %s: %s came too late; somebody else has the job, or ended it.",
-                outcome.job.id, outcome.job.attempt, outcome.verb,
-            )  # fmt: skip
         self.processed += len(written.done)
         self.failed += sum(outcome.verb in ("fail", "retry") for outcome in written.done)
         self._announcer.tell(written.done)

@@ -14,6 +14,7 @@ from django.db import DatabaseError, OperationalError
 
 from ..models.completion import Written, write_outcomes
 from ..models.database import exclusive
+from ..models.turn import Success
 from ..outcomes import ClaimedJob, Outcome
 from .failures import describe_failure
 
@@ -54,6 +55,15 @@ class Outbox:
     def waiting(self) -> Collection[Outcome]:
         return self._waiting
 
+    def plain_successes(self) -> list[Success] | None:
+        """Return ``(id, attempt)`` of what waits if all of it has succeeded, with nothing to store besides; else None."""
+        plain = [
+            (outcome.job.id, outcome.job.attempt)
+            for outcome in self._waiting
+            if outcome.verb == "succeed" and outcome.result is None and outcome.meta is None
+        ]
+        return plain if len(plain) == len(self._waiting) else None
+
     def without_waiting(self, jobs: Collection[ClaimedJob]) -> list[ClaimedJob]:
         """Return those of the jobs whose outcome does not wait here."""
         if not self._waiting:
@@ -67,6 +77,14 @@ class Outbox:
 
     def settle(self, written: Written) -> None:
         """Let go of what a commit has settled: written, or too late for it."""
+        for outcome in written.late:
+            logger.warning(
+                "Job %s, attempt %s: %s came too late; somebody else has the job, or ended it.",
+                outcome.job.id, outcome.job.attempt, outcome.verb,
+            )  # fmt: skip
+        if len(written.done) + len(written.late) == len(self._waiting):
+            self._waiting = []
+            return
         settled = {(outcome.job.id, outcome.job.attempt) for outcome in (*written.done, *written.late)}
         self._waiting = [one for one in self._waiting if (one.job.id, one.job.attempt) not in settled]
 
