@@ -7,10 +7,13 @@ Django 6.0 and later ship it as ``django.tasks``; on Django 5.2 it is the backpo
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import django
 from django.core.exceptions import ImproperlyConfigured
+from django.dispatch import Signal
 
 PACKAGE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 
@@ -68,19 +71,40 @@ else:
     task_finished = _signals.task_finished
 
 
+class LogReceiver(NamedTuple):
+    """A receiver of the framework's own that only logs, and the level of its records; ``on_failure`` for a failed job."""
+
+    receiver: Callable[..., None]
+    level: int
+    on_failure: int
+
+
+_receivers = _import(".signals")
+framework_logger: logging.Logger = _receivers.logger
+
+# What the framework connects to its signals.
+LOG_RECEIVERS: dict[Signal, LogReceiver] = {
+    task_enqueued: LogReceiver(_receivers.log_task_enqueued, logging.DEBUG, logging.DEBUG),
+    task_started: LogReceiver(_receivers.log_task_started, logging.INFO, logging.INFO),
+    task_finished: LogReceiver(_receivers.log_task_finished, logging.INFO, logging.ERROR),
+}
+
 __all__ = [
+    "LOG_RECEIVERS",
     "BaseDummyBackend",
     "BaseImmediateBackend",
     "BaseTaskBackend",
     "DjangoTask",
     "InvalidTask",
     "InvalidTaskBackend",
+    "LogReceiver",
     "TaskContext",
     "TaskError",
     "TaskResult",
     "TaskResultDoesNotExist",
     "TaskResultMismatch",
     "TaskResultStatus",
+    "framework_logger",
     "normalize_json",
     "register_framework_checks",
     "task_backends",
