@@ -11,6 +11,8 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from django_jobs.notifications import forget_sent
+
 from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
 
 __all__ = ["wait_until"]
@@ -30,6 +32,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and STARTED in item.stash:
         report.sections += [(f"runworker {command.pid}", command.output()) for command in item.stash[STARTED].commands]
     return report
+
+
+@pytest.fixture(autouse=True)
+def every_test_begins_without_a_hint_sent() -> None:
+    """Let no test's hints speak for those of the next."""
+    forget_sent()
 
 
 @pytest.fixture
