@@ -34,7 +34,7 @@ READY, DUE, CANCEL, QUEUES = "ready", "due", "cancel", "queues"
 WINDOW = 0.02
 LOOKS_AGAIN = (0.01, 0.03)
 # A statement that begins in a window should also end in it: later than this it takes a hint along.
-_LAST_CALL = 0.75 * WINDOW
+LAST_CALL = 0.75 * WINDOW
 
 # When the last hint of each kind was about to be sent that then was. Without a lock, which a fork might find taken:
 # two threads may both send, and a child rightly relies on what its parent has sent.
@@ -124,17 +124,12 @@ def companion(connection: BaseDatabaseWrapper, kind: str, name: str = "") -> Com
     if connection.in_atomic_block or not can_notify(connection) or not connection.get_autocommit():
         return None
     found = _Hint(connection.alias, f"{kind} {name}".strip())
-    return None if found.is_spoken_for(_LAST_CALL) else Companion(found, time.monotonic())
+    return None if found.is_spoken_for(LAST_CALL) else Companion(found, time.monotonic())
 
 
 def is_refusal(error: DatabaseError) -> bool:
     """Say whether the server may have refused a statement for its companion: too many unheard, or no permission."""
     return getattr(error.__cause__, "sqlstate", None) in ("54000", "42501")
-
-
-def forget_sent() -> None:
-    """Forget which hints were sent; for tests, which want to hear each."""
-    _sent.clear()
 
 
 class Listener:

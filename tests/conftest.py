@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from django_jobs.notifications import forget_sent
+from django_jobs import notifications
 
 from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
 
@@ -35,9 +35,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(autouse=True)
-def every_test_begins_without_a_hint_sent() -> None:
-    """Let no test's hints speak for those of the next."""
-    forget_sent()
+def every_hint_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no hint speak for another one: how long the steps of a test take must not decide what is sent."""
+    monkeypatch.setattr(notifications, "WINDOW", 0.0)
+    monkeypatch.setattr(notifications, "LAST_CALL", 0.0)
 
 
 @pytest.fixture
