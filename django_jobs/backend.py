@@ -160,7 +160,7 @@ class JobsBackend(BaseTaskBackend):
 
 
 class JobResults(Sequence[JobResult]):
-    """The results of jobs that were enqueued together, in order: a list but for this, that each is made when looked at."""
+    """The results of jobs that were enqueued together, in order: as a list, but each is made when it is looked at."""
 
     def __init__(self, tasks: Sequence[DjangoTask], inserted: Inserted) -> None:
         self._tasks = tasks

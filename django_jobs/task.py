@@ -116,7 +116,8 @@ class Task(DjangoTask):
     def enqueue_many(self, calls: Iterable[Call]) -> Sequence[Any]:
         """Enqueue one job per ``(args, kwargs)``, 1,000 to an INSERT; return their TaskResults in order.
 
-        All or nothing: a bad argument is refused before the first row is written.
+        All or nothing: a bad argument is refused before the first row is written. The results are a sequence that
+        makes each of them when it is looked at.
         """
         backend: Any = self.get_backend()
         results: Sequence[Any] = backend.enqueue_many([(self, args, kwargs) for args, kwargs in calls])

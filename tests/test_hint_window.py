@@ -17,6 +17,7 @@ from django_jobs.notifications import LOOKS_AGAIN, WINDOW, can_notify, hint
 
 from . import tasks
 from .clocks import StillClock
+from .rivals import Rival
 from .rows import HOUR
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("hints")]
@@ -127,6 +128,15 @@ def test_what_is_not_about_ready_jobs_is_always_said(clock: StillClock) -> None:
     assert statements.sent == ["due", "cancel", "queues"] * 2
 
 
+def test_the_threads_of_a_process_share_the_window(clock: StillClock) -> None:
+    with Rival() as rival:
+        rival.run(tasks.noop.enqueue)
+        with watched() as statements:
+            tasks.noop.enqueue()
+
+    assert statements.sent == []
+
+
 def test_ready_jobs_of_other_verbs_share_the_window(clock: StillClock) -> None:
     tasks.noop.using(run_after=-HOUR).enqueue_many([((), {})] * 2)
     with watched() as statements:
@@ -169,6 +179,7 @@ def test_a_window_begins_before_its_hint_can_be_heard(clock: StillClock) -> None
     with watched() as statements:
         statements.before = lambda: clock.advance(WINDOW / 2 + MOMENT)
         tasks.noop.enqueue()
+        statements.before = lambda: None
         clock.advance(WINDOW / 2)
         tasks.noop.enqueue()
 
