@@ -6,10 +6,11 @@ before a method is called.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage, Error
@@ -125,17 +126,17 @@ class JobsBackend(BaseTaskBackend):
         from .enqueue import insert
 
         self.validate_task(task)
-        return self._announce(insert(task, args, kwargs, self.alias), task)
+        return self._announce(JobResults([task], insert(task, args, kwargs, self.alias)))[0]
 
-    def enqueue_many(self, entries: Iterable[Entry]) -> list[JobResult]:
+    def enqueue_many(self, entries: Iterable[Entry]) -> JobResults:
         """Write one job per ``(task, args, kwargs)``, 1,000 to an INSERT, and return their results in order."""
         from .enqueue import insert_many
 
         entries = list(entries)
         for task in {id(task): task for task, _, _ in entries}.values():
             self.validate_task(task)
-        jobs = insert_many(entries, self.alias)
-        return [self._announce(inserted, task) for inserted, (task, _, _) in zip(jobs, entries, strict=True)]
+        inserted = insert_many(entries, self.alias)
+        return self._announce(JobResults([task for task, _, _ in entries], inserted))
 
     def get_result(self, result_id: str) -> JobResult:
         """Return the result of a job. Raise TaskResultDoesNotExist, also when its task is no longer declared."""
@@ -151,30 +152,68 @@ class JobsBackend(BaseTaskBackend):
         """See get_result()."""
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
 
-    def _announce(self, inserted: Inserted, task: DjangoTask) -> JobResult:
-        if not inserted.is_new:
-            return result_of(inserted.job)
-        result = new_result(inserted.job, task)
-        signals.send(task_enqueued, type(self), task_result=result)
+    def _announce(self, results: JobResults) -> JobResults:
+        if signals.is_heard(task_enqueued):
+            for result in results.of_new_jobs():
+                signals.send(task_enqueued, type(self), task_result=result)
+        return results
+
+
+class JobResults(Sequence[JobResult]):
+    """The results of jobs that were enqueued together, in order: as a list, but each is made when it is looked at."""
+
+    def __init__(self, tasks: Sequence[DjangoTask], inserted: Inserted) -> None:
+        self._tasks = tasks
+        self._inserted = inserted
+        # By place: what was once looked at stays the same object.
+        self._made = {place: result_of(job) for place, job in inserted.others.items()}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, place: int) -> JobResult: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[JobResult]: ...
+    def __getitem__(self, place: int | slice) -> JobResult | list[JobResult]:
+        # A range counts, slices and refuses as a list does.
+        found = range(len(self))[place]
+        return [self._at(each) for each in found] if isinstance(found, range) else self._at(found)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, list | JobResults) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self):,} jobs>"
+
+    def of_new_jobs(self) -> Iterator[JobResult]:
+        """Yield the results of the jobs that were inserted, and not of those that had their unique key before."""
+        return (self._at(place) for place in range(len(self)) if place not in self._inserted.others)
+
+    def _at(self, place: int) -> JobResult:
+        result = self._made.get(place)
+        if result is None:
+            result = self._made[place] = self._make(place)
         return result
 
-
-def new_result(job: Job, task: DjangoTask) -> JobResult:
-    """Return the result of a job that has just been enqueued, without a query."""
-    return JobResult(
-        task=task,
-        id=str(job.pk),
-        status=STATUS[JobState(job.state)],
-        enqueued_at=job.enqueued_at,
-        started_at=None,
-        finished_at=None,
-        last_attempted_at=None,
-        args=job.args,
-        kwargs=job.kwargs,
-        backend=job.backend,
-        errors=[],
-        worker_ids=[],
-    )
+    def _make(self, place: int) -> JobResult:
+        job = self._inserted.jobs[place]
+        return JobResult(
+            task=self._tasks[place],
+            id=str(self._inserted.ids[place]),
+            status=TaskResultStatus.READY,
+            enqueued_at=self._inserted.enqueued_at[place],
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=json.loads(job.args),
+            kwargs=json.loads(job.kwargs),
+            backend=job.options.backend,
+            errors=[],
+            worker_ids=[],
+        )
 
 
 def result_of(job: Job) -> JobResult:

@@ -101,7 +101,11 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 def read(name: str) -> Any:
     """Return the value of one setting: from DJANGO_JOBS, else its default. Raise InvalidOption for a bad one."""
     setting = SETTINGS[name]
-    return _checked(setting, _dict().get(name, setting.default), f"DJANGO_JOBS[{name!r}]")
+    values = _dict()
+    if name not in values and setting.kind is not list:
+        # A default is right, and this is read several times per job.
+        return setting.default
+    return _checked(setting, values.get(name, setting.default), f"DJANGO_JOBS[{name!r}]")
 
 
 def read_or_default(name: str) -> Any:

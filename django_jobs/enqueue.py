@@ -9,9 +9,12 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Model
@@ -20,11 +23,16 @@ from . import conf, signals
 from .compat import DjangoTask, normalize_json
 from .exceptions import InvalidArgument
 from .models import Job
-from .models.database import from_now, jobs_connection
+from .models.database import jobs_connection
+from .models.insert import NewJob, Options
 from .task import Task, find_task, path_of
 
 # How deeply lists and dicts may be nested: well within what can be copied and read back anywhere.
 DEEPEST = 100
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+# A NUL, or half of what may be a pair of surrogates, as JSON writes them; also a text that only looks like one.
+_SUSPECT = re.compile(r"\\u(?:0000|d[89a-f])")
 
 
 def enqueue(
@@ -38,48 +46,72 @@ def enqueue(
     return (found.using(**using) if using else found).enqueue(*args, **(kwargs or {}))
 
 
-class Inserted(NamedTuple):
-    """A job, and whether this call made it: else it is the unfinished one that had the unique key before."""
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """What became of new jobs: an id and a time for each, in order.
 
-    job: Job
-    is_new: bool
+    ``others`` are the unfinished jobs, by place, that had the unique key before: there nothing was inserted.
+    """
+
+    jobs: Sequence[NewJob]
+    ids: list[int] = field(default_factory=list)
+    enqueued_at: list[datetime] = field(default_factory=list)
+    others: dict[int, Job] = field(default_factory=dict)
 
 
 def insert(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Inserted:
     """Insert one job, unless an unfinished job has its unique key."""
-    job = new_job(task, args, kwargs, backend)
-    inserted = _insert([job])
-    _finish(inserted, [task])
-    return inserted[0]
+    job = NewJob(_options(task, backend), *encode_arguments(task, args, kwargs, conf.read("MAX_ARGUMENT_BYTES")))
+    return _announce(_insert([job]))
 
 
-def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> list[Inserted]:
-    """Insert one job per call, 1,000 to an INSERT, and return them in order. All or nothing."""
+def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> Inserted:
+    """Insert one job per call, 1,000 to an INSERT, in their order. All or nothing."""
     calls = list(calls)
-    jobs = [new_job(task, args, kwargs, backend) for task, args, kwargs in calls]
+    options = {id(task): _options(task, backend) for task in {id(task): task for task, _, _ in calls}.values()}
+    limit = conf.read("MAX_ARGUMENT_BYTES")
+    jobs = [NewJob(options[id(task)], *encode_arguments(task, args, kwargs, limit)) for task, args, kwargs in calls]
+    if not jobs:
+        return Inserted(jobs)
     with transaction.atomic(using=jobs_connection().alias):
         inserted = _insert(jobs)
-    _finish(inserted, [task for task, _, _ in calls])
-    return inserted
+    return _announce(inserted)
 
 
-def new_job(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Job:
-    """Return an unsaved job. Raise InvalidArgument, naming the argument, for what cannot be stored."""
-    stored_args, stored_kwargs = clean_arguments(task, args, kwargs)
+def _options(task: DjangoTask, backend: str) -> Options:
     ours = task if isinstance(task, Task) else None
-    delay = ours.delay if ours else None
-    return Job(
+    return Options(
         task_path=path_of(task),
-        queue_name=task.queue_name,
+        # A member of an enumeration is stored as its text.
+        queue_name=str.__str__(task.queue_name),
         priority=int(task.priority),
-        args=stored_args,
-        kwargs=stored_kwargs,
-        run_after=from_now(delay) if delay is not None else task.run_after,
         max_attempts=ours.max_attempts if ours else conf.read("MAX_ATTEMPTS"),
-        unique_key=ours.unique_key if ours else None,
-        meta=clean_json(dict(ours.meta), "meta") if ours and ours.meta else {},
         backend=backend,
+        meta=json.dumps(clean_json(dict(ours.meta), "meta")) if ours and ours.meta else "{}",
+        run_after=task.run_after,
+        delay=ours.delay if ours else None,
+        unique_key=ours.unique_key if ours else None,
     )
+
+
+def encode_arguments(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int) -> tuple[str, str]:
+    """Return the arguments as JSON. Raise InvalidArgument as ``clean_arguments()``, which decides whatever is unusual."""
+    if type(args) in (tuple, list) and type(kwargs) is dict:
+        try:
+            encoded = _encode(args), _encode(kwargs) if kwargs else "{}"
+        except (TypeError, ValueError, RecursionError):
+            pass
+        else:
+            if len(encoded[0]) + len(encoded[1]) <= limit and not _is_unusual(*encoded):
+                return encoded
+    stored_args, stored_kwargs = clean_arguments(task, args, kwargs)
+    return json.dumps(stored_args), json.dumps(stored_kwargs)
+
+
+def _is_unusual(args: str, kwargs: str) -> bool:
+    """Say whether the JSON might be nested too deeply or hold a NUL or half a character."""
+    text = args + kwargs
+    return text.count("[") + text.count("{") > DEEPEST or ("\\u" in text and _SUSPECT.search(text) is not None)
 
 
 def clean_arguments(
@@ -153,40 +185,49 @@ def _parameter_names(task: DjangoTask) -> list[str]:
     return parameters[1:] if task.takes_context else parameters
 
 
-def _insert(jobs: Sequence[Job]) -> list[Inserted]:
+def _insert(jobs: Sequence[NewJob]) -> Inserted:
     """Insert the jobs in their order, which is the order in which they run."""
-    inserted: list[Inserted] = []
-    for is_plain, group in groupby(jobs, key=lambda job: job.unique_key is None):
+    if len(jobs) == 1 and jobs[0].options.unique_key is None:
+        return Inserted(jobs, *Job.objects.add(jobs))
+    inserted = Inserted(jobs)
+    for is_plain, group in groupby(jobs, key=lambda job: job.options.unique_key is None):
         if is_plain:
-            plain = list(group)
-            Job.objects.add(plain)
-            inserted += [Inserted(job, True) for job in plain]
+            ids, enqueued_at = Job.objects.add(list(group))
+            inserted.ids.extend(ids)
+            inserted.enqueued_at.extend(enqueued_at)
         else:
-            inserted += [_insert_unique(job) for job in group]
+            for job in group:
+                _insert_unique(job, inserted)
     return inserted
 
 
-def _insert_unique(job: Job) -> Inserted:
+def _insert_unique(job: NewJob, inserted: Inserted) -> None:
     # A few rounds: the unfinished job may end between the refused INSERT and the look for it.
     for _ in range(5):
         try:
             with transaction.atomic(using=jobs_connection().alias):
-                Job.objects.add([job])
+                added = Job.objects.add([job])
         except IntegrityError:
-            existing = Job.objects.unfinished().filter(unique_key=job.unique_key).first()
+            existing = Job.objects.unfinished().filter(unique_key=job.options.unique_key).first()
             if existing is not None:
-                return Inserted(existing, False)
+                inserted.others[len(inserted.ids)] = existing
+                inserted.ids.append(existing.pk)
+                inserted.enqueued_at.append(existing.enqueued_at)
+                return
         else:
-            return Inserted(job, True)
-    raise InvalidArgument(f"The unique key {job.unique_key!r} is contended; enqueue the job again.")
+            inserted.ids.extend(added.ids)
+            inserted.enqueued_at.extend(added.enqueued_at)
+            return
+    raise InvalidArgument(f"The unique key {job.options.unique_key!r} is contended; enqueue the job again.")
 
 
-def _finish(inserted: Sequence[Inserted], tasks: Sequence[DjangoTask]) -> None:
-    """Give the new jobs the times that the database gave them, and tell the receivers."""
-    for (job, is_new), task in zip(inserted, tasks, strict=True):
-        if not is_new:
-            continue
-        delay = task.delay if isinstance(task, Task) else None
-        if delay is not None and job.enqueued_at is not None:
-            job.run_after = job.enqueued_at + delay
-        signals.send(signals.job_enqueued, Job, job=job)
+def _announce(inserted: Inserted) -> Inserted:
+    """Tell the receivers, if any, of the new jobs."""
+    if signals.is_heard(signals.job_enqueued):
+        for place, (job, pk, enqueued_at) in enumerate(
+            zip(inserted.jobs, inserted.ids, inserted.enqueued_at, strict=True)
+        ):
+            if place not in inserted.others:
+                row = Job.objects.all().as_added(job, pk, enqueued_at)
+                signals.send(signals.job_enqueued, Job, job=row)
+    return inserted

@@ -7,20 +7,39 @@ hints travel on one channel; the payload says what happened:
 - ``due``: a scheduled job may be due earlier than the leader knows;
 - ``cancel``: somebody wants a running job to stop;
 - ``queues``: a queue was paused, resumed or changed.
+
+PostgreSQL lets the transactions that notify commit one after the other, so ``ready`` is not said for each job: such a
+hint speaks for all that its process commits for the queue in the next ``WINDOW`` seconds, and a process sends the next
+one no sooner. Therefore **a worker that has heard one looks again** ``LOOKS_AGAIN`` **seconds later**; the last look
+comes after the window, with room for what was being committed at its end. Whether a hint is due is decided once its
+transaction has committed, and only one that was sent opens a window: nothing relies on a hint that was rolled back or
+failed. A single INSERT that is its own transaction takes its hint along.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import conf
 
 CHANNEL = "django_jobs"
 READY, DUE, CANCEL, QUEUES = "ready", "due", "cancel", "queues"
+
+# For how many seconds a hint that jobs are ready speaks, and when those who heard it look again.
+WINDOW = 0.02
+LOOKS_AGAIN = (0.01, 0.03)
+# A statement that begins in a window should also end in it: later than this it takes a hint along.
+LAST_CALL = 0.75 * WINDOW
+
+# When the last hint of each kind was about to be sent that then was. Without a lock, which a fork might find taken:
+# two threads may both send, and a child rightly relies on what its parent has sent.
+_sent: dict[_Hint, float] = {}
+_MOST_REMEMBERED = 1000
 
 # How many of a transaction's last callbacks are searched for the same hint: enough to send one hint for a loop
 # of enqueues, few enough to cost nothing in a transaction with thousands of other callbacks.
@@ -29,14 +48,50 @@ _SEARCHED = 20
 
 @dataclass(frozen=True)
 class _Hint:
-    """The callback that sends one payload; equal hints of one transaction are sent once."""
+    """One payload; equal hints of one transaction are sent once."""
 
     alias: str
     payload: str
 
-    def __call__(self) -> None:
-        with connections[self.alias].cursor() as cursor:
+    def send(self) -> None:
+        """Send it, unless another one speaks for it. Called when its transaction has committed."""
+        if self.is_spoken_for(WINDOW):
+            return
+        began = time.monotonic()
+        connection = connections[self.alias]
+        with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, self.payload])
+        # In a test's transaction, whose end will never come.
+        if not connection.in_atomic_block:
+            self.was_sent(began)
+
+    def is_spoken_for(self, seconds: float) -> bool:
+        """Say whether an equal hint was sent less than so many seconds ago."""
+        sent_at = _sent.get(self)
+        return sent_at is not None and time.monotonic() - sent_at < seconds
+
+    def was_sent(self, began: float) -> None:
+        """Let this hint speak for the window that began then, which was no later than it could be heard."""
+        if not self.payload.startswith(f"{READY} "):
+            return
+        if len(_sent) >= _MOST_REMEMBERED:
+            # Names of queues that are made up all the time.
+            _sent.clear()
+        _sent[self] = began
+
+
+class Companion(NamedTuple):
+    """A hint that a statement takes along, and the time before the statement."""
+
+    hint: _Hint
+    began: float
+
+    @property
+    def payload(self) -> str:
+        return self.hint.payload
+
+    def was_sent(self) -> None:
+        self.hint.was_sent(self.began)
 
 
 def can_notify(connection: BaseDatabaseWrapper) -> bool:
@@ -48,15 +103,33 @@ def can_notify(connection: BaseDatabaseWrapper) -> bool:
 def hint(kind: str, name: str = "") -> None:
     """Send a hint once the current transaction has committed; at once outside of one.
 
-    Once per transaction for equal hints. A failure to send is logged and harms nothing.
+    Once per transaction for equal hints, and at most one ``ready`` of a queue per window. A failure to send is logged
+    and harms nothing.
     """
     connection = connections[conf.database()]
     if not can_notify(connection):
         return
-    callback = _Hint(connection.alias, f"{kind} {name}".strip())
-    if any(entry[1] == callback for entry in connection.run_on_commit[-_SEARCHED:]):
+    own = _Hint(connection.alias, f"{kind} {name}".strip())
+    if any(getattr(entry[1], "__self__", None) == own for entry in connection.run_on_commit[-_SEARCHED:]):
         return
-    transaction.on_commit(callback, using=connection.alias, robust=True)
+    # A method has a name, which Django's report of a failure asks for.
+    transaction.on_commit(own.send, using=connection.alias, robust=True)
+
+
+def companion(connection: BaseDatabaseWrapper, kind: str, name: str = "") -> Companion | None:
+    """Return the hint that the next statement should take along, as it will commit by itself; None if there is none.
+
+    If the statement succeeded call its ``was_sent()``; in every other case ``hint()``.
+    """
+    if connection.in_atomic_block or not can_notify(connection) or not connection.get_autocommit():
+        return None
+    found = _Hint(connection.alias, f"{kind} {name}".strip())
+    return None if found.is_spoken_for(LAST_CALL) else Companion(found, time.monotonic())
+
+
+def is_refusal(error: DatabaseError) -> bool:
+    """Say whether the server may have refused a statement for its companion: too many unheard, or no permission."""
+    return getattr(error.__cause__, "sqlstate", None) in ("54000", "42501")
 
 
 class Listener:

@@ -113,13 +113,14 @@ class Task(DjangoTask):
             args = (_context_of(self, args[0].task_result), *args[1:])
         return DjangoTask.call(self, *args, **kwargs)
 
-    def enqueue_many(self, calls: Iterable[Call]) -> list[Any]:
+    def enqueue_many(self, calls: Iterable[Call]) -> Sequence[Any]:
         """Enqueue one job per ``(args, kwargs)``, 1,000 to an INSERT; return their TaskResults in order.
 
-        All or nothing: a bad argument is refused before the first row is written.
+        All or nothing: a bad argument is refused before the first row is written. The results are a sequence that
+        makes each of them when it is looked at.
         """
         backend: Any = self.get_backend()
-        results: list[Any] = backend.enqueue_many([(self, args, kwargs) for args, kwargs in calls])
+        results: Sequence[Any] = backend.enqueue_many([(self, args, kwargs) for args, kwargs in calls])
         return results
 
 
@@ -130,13 +131,13 @@ def _context_of(task: Task, task_result: Any) -> JobContext:
     return JobContext(task_result=task_result, meta=copy.deepcopy(dict(task.meta)))
 
 
-def enqueue_many(jobs: Iterable[tuple[DjangoTask | str, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+def enqueue_many(jobs: Iterable[tuple[DjangoTask | str, Sequence[Any], Mapping[str, Any]]]) -> Sequence[Any]:
     """Enqueue jobs of several tasks at once: ``(task or path, args, kwargs)`` each; see ``Task.enqueue_many``."""
     entries = [(find_task(task) if isinstance(task, str) else task, args, kwargs) for task, args, kwargs in jobs]
     if not entries:
         return []
     backend: Any = entries[0][0].get_backend()
-    results: list[Any] = backend.enqueue_many(entries)
+    results: Sequence[Any] = backend.enqueue_many(entries)
     return results
 
 

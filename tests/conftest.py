@@ -11,6 +11,8 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from django_jobs import notifications
+
 from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
 
 __all__ = ["wait_until"]
@@ -30,6 +32,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and STARTED in item.stash:
         report.sections += [(f"runworker {command.pid}", command.output()) for command in item.stash[STARTED].commands]
     return report
+
+
+@pytest.fixture(autouse=True)
+def every_hint_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no hint speak for another one: how long the steps of a test take must not decide what is sent."""
+    monkeypatch.setattr(notifications, "WINDOW", 0.0)
+    monkeypatch.setattr(notifications, "LAST_CALL", 0.0)
 
 
 @pytest.fixture

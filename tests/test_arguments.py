@@ -24,6 +24,13 @@ def nested(depth: int) -> Any:
     return value
 
 
+def nested_dict(depth: int) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"": value}
+    return value
+
+
 BAD = [
     pytest.param(object(), "Unsupported type", id="object"),
     pytest.param(datetime(2030, 1, 1, tzinfo=UTC), "Unsupported type", id="datetime"),
@@ -41,6 +48,8 @@ BAD = [
     pytest.param(10**5000, "Exceeds the limit", id="huge number"),
     pytest.param({(1, 2): 3}, "unhashable", id="tuple as a key"),
     pytest.param(nested(100_000), "it is nested too deeply", id="nested"),
+    pytest.param(nested(101), "it is nested too deeply", id="nested a little too deeply"),
+    pytest.param(nested_dict(101), "it is nested too deeply", id="dicts nested a little too deeply"),
 ]
 
 

@@ -54,7 +54,7 @@ def writes_of_state(tree: ast.AST) -> Iterator[str]:
                     if isinstance(key, ast.Constant) and key.value == "state" and _mentions(value, "JobState"):
                         yield f"line {node.lineno}: puts a JobState under 'state'"
             case ast.Constant(value=str(text)) if re.search(
-                r"\bupdate\b.*\bset\b.*\bstate\s*=", text, re.IGNORECASE | re.DOTALL
+                r"\bupdate\b.*\bset\b.*\bstate\s*=|\binsert\s+into\b.*\bstate\b", text, re.IGNORECASE | re.DOTALL
             ):
                 yield f"line {node.lineno}: writes state with SQL"
 
@@ -165,6 +165,7 @@ BAD = {
         "job.save(update_fields=['state'])",
         "Job.objects.bulk_update(jobs, ['attempt', 'state'])",
         "cursor.execute('UPDATE django_jobs_job SET attempt = 1, state = %s')",
+        "cursor.execute('INSERT INTO django_jobs_job (attempt, state) VALUES (1, %s)')",
     ],
     imports_of_concurrency: [
         "import threading",

@@ -21,7 +21,12 @@ class JobsManager(models.Manager[Row]):
     """Send every query to ``DJANGO_JOBS["DATABASE"]``, unless ``using()`` names another."""
 
     def get_queryset(self) -> models.QuerySet[Row]:
-        return super().get_queryset().using(self._db or conf.database())
+        # As Manager does it, but for the database: using() would make a second queryset, and this is the hot path.
+        manager: Any = self
+        queryset: models.QuerySet[Row] = manager._queryset_class(
+            model=self.model, using=self._db or conf.database(), hints=manager._hints
+        )
+        return queryset
 
 
 class JobsRouter:

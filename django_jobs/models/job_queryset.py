@@ -7,11 +7,13 @@ nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns out
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, models, transaction
+from django.db import DatabaseError, IntegrityError, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
@@ -22,6 +24,7 @@ from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import ANY, COLUMNS, Kind, from_json, in_order, lock_candidates, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
+from .insert import Added, NewJob, Options, can_insert_values, insert_one, insert_rows
 from .result import Result
 from .turn import CHOSEN_ID, EACH_QUEUE, OUTCOME_ATTEMPT, OUTCOME_ID, QUEUE, WORKER, Parts, Success, Turn
 from .worker import Worker
@@ -91,18 +94,64 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     # Enqueue
 
-    def add(self, jobs: Sequence[Job]) -> None:
-        """Insert new jobs: scheduled where ``run_after`` is set, else ready; then hint to the workers."""
-        for job in jobs:
-            job.state = JobState.READY if job.run_after is None else JobState.SCHEDULED
-        if len(jobs) == 1:
-            jobs[0].save(force_insert=True, using=self.db)
+    def add(self, jobs: Sequence[NewJob]) -> Added:
+        """Insert new jobs: scheduled where there is a time to wait for, else ready; then hint to the workers."""
+        connection = connections[self.db]
+        options = {id(job.options): job.options for job in jobs}.values()
+        hints = {_first_hint(each) for each in options}
+        if not can_insert_values(connection):
+            added = self._save(jobs)
+        elif len(jobs) == 1:
+            return self._add_one(connection, jobs[0], *hints.pop())
         else:
-            self.bulk_create(jobs, batch_size=1000)  # type: ignore[arg-type]
-        for queue_name in {job.queue_name for job in jobs if job.state == JobState.READY}:
-            notifications.hint(notifications.READY, queue_name)
-        if any(job.state == JobState.SCHEDULED for job in jobs):
-            notifications.hint(notifications.DUE)
+            added = insert_rows(connection, jobs, _first_state)
+        for kind, name in hints:
+            notifications.hint(kind, name)
+        return added
+
+    def _add_one(self, connection: BaseDatabaseWrapper, job: NewJob, kind: str, name: str) -> Added:
+        state = _first_state(job.options)
+        companion = notifications.companion(connection, kind, name)
+        if companion is not None:
+            try:
+                added = insert_one(connection, job, state, companion.payload)
+            except DatabaseError as error:
+                # A hint that cannot be sent harms nothing; and what the server has refused, it has not written.
+                if not notifications.is_refusal(error):
+                    raise
+            else:
+                companion.was_sent()
+                return added
+        added = insert_one(connection, job, state)
+        notifications.hint(kind, name)
+        return added
+
+    def _save(self, jobs: Sequence[NewJob]) -> Added:
+        rows = [self._instance(job) for job in jobs]
+        if len(rows) == 1:
+            rows[0].save(force_insert=True, using=self.db)
+        else:
+            self.bulk_create(rows, batch_size=1000)  # type: ignore[arg-type]
+        return Added([row.pk for row in rows], [row.enqueued_at for row in rows])
+
+    def _instance(self, job: NewJob) -> Job:
+        """Return the job as an unsaved row, which waits from the database's now if at all."""
+        values = job.options._asdict() | {name: json.loads(getattr(job, name)) for name in ("args", "kwargs")}
+        delay = values.pop("delay")
+        row = self.model(**values | {"meta": json.loads(job.options.meta)})
+        if delay is not None:
+            row.run_after = from_now(delay)
+        row.state = _first_state(job.options)
+        return row
+
+    def as_added(self, job: NewJob, pk: int, enqueued_at: datetime) -> Job:
+        """Return the row of a job that has just been inserted, without a query."""
+        row = self._instance(job)
+        row.pk, row.enqueued_at = pk, enqueued_at
+        if job.options.delay is not None:
+            row.run_after = enqueued_at + job.options.delay
+        row._state.adding, row._state.db = False, self.db
+        return row
 
     # Verbs of a worker
 
@@ -296,6 +345,16 @@ class JobQuerySet(models.QuerySet["Job"]):
         for queue_name in queues:
             notifications.hint(notifications.READY, queue_name)
         return moved
+
+
+def _first_state(options: Options) -> JobState:
+    return JobState.READY if options.run_after is None and options.delay is None else JobState.SCHEDULED
+
+
+def _first_hint(options: Options) -> tuple[str, str]:
+    if _first_state(options) == JobState.SCHEDULED:
+        return notifications.DUE, ""
+    return notifications.READY, options.queue_name
 
 
 def _has_cancel_receivers() -> bool:

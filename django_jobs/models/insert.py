@@ -1,0 +1,193 @@
+"""How new jobs are written where the database takes whole sets of rows as JSON: one statement, no model instances.
+
+The statements are made once from the fields of ``Job`` and run with Django's cursor. One job is an INSERT of VALUES;
+many are two JSON documents, the calls and the tasks that they are of, which the database takes apart: 1,000 jobs are
+two parameters. ``JobQuerySet.add``, the only caller, says in which state a job begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .. import notifications
+from ..states import JobState
+
+# Jobs to a statement: more gain little. Bytes of arguments to a statement: well below what a document may have.
+AT_ONCE, MOST_BYTES = 1000, 16 * 1024 * 1024
+
+
+class Options(NamedTuple):
+    """What the jobs of one task have in common, as it is stored; ``meta`` is JSON."""
+
+    task_path: str
+    queue_name: str
+    priority: int
+    max_attempts: int
+    backend: str
+    meta: str = "{}"
+    unique_key: str | None = None
+    run_after: datetime | None = None
+    delay: timedelta | None = None
+
+
+class NewJob(NamedTuple):
+    """A job to be written; its arguments are JSON already."""
+
+    options: Options
+    args: str
+    kwargs: str
+
+
+class Added(NamedTuple):
+    """The ids of new jobs, in their order, and when each was enqueued, by the database's clock."""
+
+    ids: list[int]
+    enqueued_at: list[datetime]
+
+
+class _Statements(NamedTuple):
+    """INSERTs for one job, without and with a notification, and for many; ``defaults`` are their last parameters."""
+
+    one: str
+    one_and_notify: str
+    many: str
+    defaults: list[Any]
+
+
+FirstState = Callable[[Options], JobState]
+
+# By the alias of the database.
+_statements: dict[str, _Statements] = {}
+
+# The columns, in the order of the parameters.
+_OF_A_TASK = ("task_path", "queue_name", "priority", "max_attempts", "backend", "meta", "unique_key", "state")
+_OF_A_CALL = ("args", "kwargs")
+_LATER = "COALESCE({}, STATEMENT_TIMESTAMP() + make_interval(secs => {}))"
+
+
+def can_insert_values(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the database takes jsonb apart, and answers an INSERT: PostgreSQL by psycopg."""
+    features: Any = connection.features
+    return bool(features.has_native_json_field and features.can_return_rows_from_bulk_insert)
+
+
+def insert_one(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, payload: str | None = None) -> Added:
+    """Insert one job with one statement, which sends a notification along if ``payload`` is given."""
+    statements = _statements_for(connection)
+    *of_the_task, run_after, delay = job.options
+    seconds = delay.total_seconds() if delay is not None else None
+    values = [*of_the_task, state.value, job.args, job.kwargs, run_after, seconds, *statements.defaults]
+    with transaction.mark_for_rollback_on_error(using=connection.alias):
+        if payload is None:
+            row = _run(connection, statements.one, values)
+        else:
+            row = _run(connection, statements.one_and_notify, [*values, notifications.CHANNEL, payload])
+    return Added([row[0]], [row[1]])
+
+
+def insert_rows(connection: BaseDatabaseWrapper, jobs: Sequence[NewJob], first_state: FirstState) -> Added:
+    """Insert jobs in their order, up to 1,000 to a statement. Call it in a transaction."""
+    statements = _statements_for(connection)
+    added = Added([], [])
+    for portion in _portions(jobs):
+        documents = _documents(portion, first_state)
+        ids, enqueued_at = _run(connection, statements.many, [*statements.defaults, *documents])
+        added.ids.extend(ids)
+        added.enqueued_at.extend([enqueued_at] * len(portion))
+    return added
+
+
+def _run(connection: BaseDatabaseWrapper, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        row: Sequence[Any] = cursor.fetchone()
+        return row
+
+
+def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    begin = size = 0
+    for place, job in enumerate(jobs):
+        length = len(job.args) + len(job.kwargs)
+        size += length
+        if place - begin == AT_ONCE or (size > MOST_BYTES and place > begin):
+            yield jobs[begin:place]
+            begin, size = place, length
+    yield jobs[begin:]
+
+
+def _documents(jobs: Sequence[NewJob], first_state: FirstState) -> tuple[str, str]:
+    """Return the calls, ``[place of the task, args, kwargs]`` each, and the tasks, as JSON."""
+    places: dict[int, int] = {}
+    tasks: list[dict[str, Any]] = []
+    calls: list[str] = []
+    for options, args, kwargs in jobs:
+        place = places.get(id(options))
+        if place is None:
+            place = places[id(options)] = len(tasks)
+            tasks.append(_task_row(place, options, first_state(options)))
+        calls.append(f"[{place},{args},{kwargs}]")
+    return f"[{','.join(calls)}]", json.dumps(tasks)
+
+
+def _task_row(place: int, options: Options, state: JobState) -> dict[str, Any]:
+    row = options._asdict() | {"place": place, "state": state.value, "meta": json.loads(options.meta)}
+    if options.run_after is not None:
+        row["run_after"] = options.run_after.isoformat()
+    if options.delay is not None:
+        row["delay"] = options.delay.total_seconds()
+    return row
+
+
+def _statements_for(connection: BaseDatabaseWrapper) -> _Statements:
+    made = _statements.get(connection.alias)
+    if made is None:
+        made = _statements[connection.alias] = _make_statements(connection)
+    return made
+
+
+def _make_statements(connection: BaseDatabaseWrapper) -> _Statements:
+    meta: Any = apps.get_model("django_jobs", "Job")._meta
+    quote = connection.ops.quote_name
+    given = (*_OF_A_TASK, *_OF_A_CALL, "run_after")
+    fields = [meta.get_field(name) for name in given]
+    others = _others(meta, given)
+    columns = [quote(field.column) for field in (*fields, *others)]
+    types = {field.name: field.db_type(connection) for field in fields}
+    into = f"INSERT INTO {quote(meta.db_table)} ({', '.join(columns)})"
+    pk, enqueued_at = quote(meta.pk.column), quote(meta.get_field("enqueued_at").column)
+    one = f"{into} VALUES ({_values(len(given) - 1, len(others))}) RETURNING {pk}, {enqueued_at}"
+    # In the order of the calls they get their ids.
+    chosen = (
+        f"{into} {_selection(types, len(others))} ORDER BY call.number RETURNING {pk} AS id, {enqueued_at} AS began"
+    )
+    many = f"WITH inserted AS ({chosen}) SELECT array_agg(id ORDER BY id), min(began) FROM inserted"  # noqa: S608
+    return _Statements(one, f"{one}, pg_notify(%s, %s)", many, [field.get_default() for field in others])
+
+
+def _values(given: int, others: int) -> str:
+    return ", ".join([*["%s"] * given, _LATER.format("%s", "%s"), *["%s"] * others])
+
+
+def _selection(types: Mapping[str, str], others: int) -> str:
+    """Return the query of the rows to insert. Its parameters are the defaults of the other columns, the calls, the tasks."""
+    picked = [f"task.{name}" for name in _OF_A_TASK] + ["call.value -> 1", "call.value -> 2"]
+    picked += [_LATER.format("task.run_after", "task.delay"), *["%s"] * others]
+    of_a_task = ", ".join(f"{name} {types[name]}" for name in (*_OF_A_TASK, "run_after"))
+    return (
+        f"SELECT {', '.join(picked)} FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS call (value, number) "  # noqa: S608
+        f"JOIN jsonb_to_recordset(%s::jsonb) AS task (place integer, {of_a_task}, delay double precision) "
+        "ON task.place = (call.value ->> 0)::integer"
+    )
+
+
+def _others(meta: Any, given: Sequence[str]) -> list[Any]:
+    """Return the fields that a new row cannot do without besides these: their defaults are Django's, not the database's."""
+    fields = [field for field in meta.local_concrete_fields if field.name not in given and not field.primary_key]
+    return [field for field in fields if not field.has_db_default() and field.get_default() is not None]
