@@ -73,7 +73,8 @@ class Outcome(NamedTuple):
     """How one attempt ended, before it is written.
 
     ``verb`` is one of succeed, fail, retry, snooze, cancel, release; ``delay`` (seconds) goes with retry and
-    snooze; ``duration`` is how long the function ran (seconds, by the worker's monotonic clock).
+    snooze; ``began`` is when the attempt began and ``duration`` how long the function ran (seconds, by the worker's
+    monotonic clock).
     ``result`` is None or what JSON holds. ``meta`` is None when the job did not change it.
     """
 
@@ -85,4 +86,4 @@ class Outcome(NamedTuple):
     failure: Failure = NO_FAILURE
     exception: BaseException | None = None
     meta: Mapping[str, Any] | None = None
-    started_at: datetime | None = None
+    began: float | None = None

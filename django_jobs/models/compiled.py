@@ -19,9 +19,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Value
 from django.db.models.sql import UpdateQuery
 
-# Plans for few rows of a large table, whatever the statistics say: they are as old as the last ANALYZE, and a queue
-# may have grown from nothing to a million rows since.
-_UNWANTED_PLANS = ("seqscan", "sort", "hashjoin", "mergejoin", "bitmapscan")
+# Plans for few rows of a large table, made once and whatever the statistics say: they are as old as the last ANALYZE, and
+# a queue may have grown from nothing to a million rows since. To plan each turn anew takes longer than to execute it.
+_PLANNER = {f"enable_{plan}": "off" for plan in ("seqscan", "sort", "hashjoin", "mergejoin", "bitmapscan")}
+_PLANNER["plan_cache_mode"] = "force_generic_plan"
 # What PostgreSQL says of a prepared statement that the session does not have, or has already.
 _NOT_PREPARED, _PREPARED_TWICE = "26000", "42P05"
 
@@ -110,7 +111,8 @@ def own_session(connection: BaseDatabaseWrapper) -> None:
     if getattr(session, "django_jobs_owns_it", False):
         return
     with connection.cursor() as cursor:
-        cursor.execute("SELECT " + ", ".join(f"set_config('enable_{plan}', 'off', false)" for plan in _UNWANTED_PLANS))
+        ours = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _PLANNER.items())
+        cursor.execute(f"SELECT {ours}")
     session.prepare_threshold = 0
     session.django_jobs_owns_it = True
 

@@ -7,6 +7,7 @@ wait to be told, the exchange claims nothing, so that memory stays bounded.
 from __future__ import annotations
 
 import logging
+import time
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -131,8 +132,9 @@ def _send_task_finished(outcome: Outcome) -> None:
 
 def _ended_at(outcome: Outcome) -> datetime:
     """Return when the attempt ended, by the worker's clock; the row has the database's."""
-    began = outcome.started_at
-    return timezone.now() if began is None else began + timedelta(seconds=outcome.duration)
+    if outcome.began is None:
+        return timezone.now()
+    return timezone.now() - timedelta(seconds=time.monotonic() - outcome.began - outcome.duration)
 
 
 def _log(outcome: Outcome) -> None:

@@ -53,15 +53,30 @@ class Capacity:
 
     def learn(self, outcomes: Collection[Outcome]) -> None:
         """Take note of attempts that have ended: their places are free, and their durations go into the mean."""
-        for outcome in outcomes:
-            if self._is_async(outcome.job):
-                self._on_loop -= 1
-                continue
-            self._in_threads -= 1
-            if outcome.verb != "release":
-                mean = outcome.duration if self._mean is None else self._mean
-                self._mean = mean + (outcome.duration - mean) * _WEIGHT
-                self._moved_at = time.monotonic()
+        in_threads = [outcome for outcome in outcomes if not self._is_async(outcome.job)]
+        self._on_loop -= len(outcomes) - len(in_threads)
+        self._in_threads -= len(in_threads)
+        run = [outcome for outcome in in_threads if outcome.verb != "release"]
+        if not run:
+            return
+        self._moved_at = time.monotonic()
+        longest = self._share_of_time(run)
+        for outcome in run:
+            duration = min(outcome.duration, longest)
+            mean = duration if self._mean is None else self._mean
+            self._mean = mean + (duration - mean) * _WEIGHT
+
+    def _share_of_time(self, run: Collection[Outcome]) -> float:
+        """Return how much time of a thread each of these attempts can have had, on average.
+
+        A thread whose job is done in microseconds may wait for milliseconds until Python lets it run again, and so
+        the durations of small jobs say little; how many there were in the time of all says more.
+        """
+        began = [outcome.began for outcome in run if outcome.began is not None]
+        if len(began) < len(run):
+            return float("inf")
+        ended = max(outcome.duration + start for outcome, start in zip(run, began, strict=True))
+        return self._threads.size * (ended - min(began)) / len(run)
 
     @property
     def is_stuck(self) -> bool:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from django.utils import timezone
-
 from .. import conf, signals
 from ..backend import JobResult, JobsBackend
 from ..compat import (
@@ -160,7 +158,6 @@ class _Attempt:
     def __init__(self, job: ClaimedJob, window: Window, report: Callable[[int, Progress], None]) -> None:
         self.job = job
         self.started = time.monotonic()
-        self.started_at = timezone.now()
         self.meta = copy.deepcopy(job.meta) if job.meta and isinstance(job.meta, dict) else {}
         self.context = JobContext(
             task_result=partial(result_of_running, job),
@@ -194,7 +191,7 @@ class _Attempt:
         return self._outcome(verb=verb, duration=duration, delay=delay, failure=failure, exception=error)
 
     def _outcome(self, **values: Any) -> Outcome:
-        outcome = Outcome(job=self.job, started_at=self.started_at, **values)
+        outcome = Outcome(job=self.job, began=self.started, **values)
         if not (self.meta or self.job.meta):
             return outcome
         try:
