@@ -33,8 +33,11 @@ from .states import ERROR_OUTCOMES, JobState
 from .task import LONGEST_QUEUE_NAME, Task, find_task, is_name
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .enqueue import Inserted
     from .models import Job
+    from .models.insert import NewJob
 
 Entry = tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]
 
@@ -126,7 +129,13 @@ class JobsBackend(BaseTaskBackend):
         from .enqueue import insert
 
         self.validate_task(task)
-        return self._announce(JobResults([task], insert(task, args, kwargs, self.alias)))[0]
+        inserted = insert(task, args, kwargs, self.alias)
+        if inserted.others:
+            return result_of(inserted.others[0])
+        result = new_result(task, inserted.jobs[0], inserted.ids[0], inserted.enqueued_at[0])
+        if signals.is_heard(task_enqueued):
+            signals.send(task_enqueued, type(self), task_result=result)
+        return result
 
     def enqueue_many(self, entries: Iterable[Entry]) -> JobResults:
         """Write one job per ``(task, args, kwargs)``, 1,000 to an INSERT, and return their results in order."""
@@ -135,8 +144,11 @@ class JobsBackend(BaseTaskBackend):
         entries = list(entries)
         for task in {id(task): task for task, _, _ in entries}.values():
             self.validate_task(task)
-        inserted = insert_many(entries, self.alias)
-        return self._announce(JobResults([task for task, _, _ in entries], inserted))
+        results = JobResults([task for task, _, _ in entries], insert_many(entries, self.alias))
+        if signals.is_heard(task_enqueued):
+            for result in results.of_new_jobs():
+                signals.send(task_enqueued, type(self), task_result=result)
+        return results
 
     def get_result(self, result_id: str) -> JobResult:
         """Return the result of a job. Raise TaskResultDoesNotExist, also when its task is no longer declared."""
@@ -151,12 +163,6 @@ class JobsBackend(BaseTaskBackend):
     async def aget_result(self, result_id: str) -> JobResult:
         """See get_result()."""
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
-
-    def _announce(self, results: JobResults) -> JobResults:
-        if signals.is_heard(task_enqueued):
-            for result in results.of_new_jobs():
-                signals.send(task_enqueued, type(self), task_result=result)
-        return results
 
 
 class JobResults(Sequence[JobResult]):
@@ -199,21 +205,26 @@ class JobResults(Sequence[JobResult]):
         return result
 
     def _make(self, place: int) -> JobResult:
-        job = self._inserted.jobs[place]
-        return JobResult(
-            task=self._tasks[place],
-            id=str(self._inserted.ids[place]),
-            status=TaskResultStatus.READY,
-            enqueued_at=self._inserted.enqueued_at[place],
-            started_at=None,
-            finished_at=None,
-            last_attempted_at=None,
-            args=json.loads(job.args),
-            kwargs=json.loads(job.kwargs),
-            backend=job.options.backend,
-            errors=[],
-            worker_ids=[],
-        )
+        inserted = self._inserted
+        return new_result(self._tasks[place], inserted.jobs[place], inserted.ids[place], inserted.enqueued_at[place])
+
+
+def new_result(task: DjangoTask, job: NewJob, pk: int, enqueued_at: datetime) -> JobResult:
+    """Return the result of a job that has just been inserted, without a query."""
+    return JobResult(
+        task=task,
+        id=str(pk),
+        status=TaskResultStatus.READY,
+        enqueued_at=enqueued_at,
+        started_at=None,
+        finished_at=None,
+        last_attempted_at=None,
+        args=json.loads(job.args),
+        kwargs=json.loads(job.kwargs),
+        backend=job.options.backend,
+        errors=[],
+        worker_ids=[],
+    )
 
 
 def result_of(job: Job) -> JobResult:

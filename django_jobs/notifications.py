@@ -107,9 +107,12 @@ def hint(kind: str, name: str = "") -> None:
     and harms nothing.
     """
     connection = connections[conf.database()]
+    own = _Hint(connection.alias, f"{kind} {name}".strip())
+    if connection.autocommit and not connection.in_atomic_block and own.is_spoken_for(WINDOW):
+        # Most jobs that are enqueued one by one come here: nothing is left to decide.
+        return
     if not can_notify(connection):
         return
-    own = _Hint(connection.alias, f"{kind} {name}".strip())
     if any(getattr(entry[1], "__self__", None) == own for entry in connection.run_on_commit[-_SEARCHED:]):
         return
     # A method has a name, which Django's report of a failure asks for.

@@ -53,7 +53,10 @@ class Added(NamedTuple):
 
 
 class _Statements(NamedTuple):
-    """INSERTs for one job, without and with a notification, and for many; ``defaults`` are their last parameters."""
+    """INSERTs for one job, without and with a notification, and for many.
+
+    ``defaults``, of the columns that nobody names, follow the values of one job and go before the documents of many.
+    """
 
     one: str
     one_and_notify: str
@@ -168,7 +171,8 @@ def _make_statements(connection: BaseDatabaseWrapper) -> _Statements:
         f"{into} {_selection(types, len(others))} ORDER BY call.number RETURNING {pk} AS id, {enqueued_at} AS began"
     )
     many = f"WITH inserted AS ({chosen}) SELECT array_agg(id ORDER BY id), min(began) FROM inserted"  # noqa: S608
-    return _Statements(one, f"{one}, pg_notify(%s, %s)", many, [field.get_default() for field in others])
+    defaults = [field.get_db_prep_save(field.get_default(), connection) for field in others]
+    return _Statements(one, f"{one}, pg_notify(%s, %s)", many, defaults)
 
 
 def _values(given: int, others: int) -> str:
