@@ -203,7 +203,7 @@ def test_an_announcer_with_too_much_to_tell_is_behind(monkeypatch: pytest.Monkey
 
 
 def test_a_success_is_kept_only_for_somebody_who_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger=PACKAGE)
     announcer = Announcer()
     outcome = run(claimed_job(do, returning(None)))
     kept = []

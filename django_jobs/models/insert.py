@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import notifications
 from ..states import JobState
+from .database import Row, from_now
 
 # Jobs to a statement: more gain little. Bytes of arguments to a statement: well below what a document may have.
 AT_ONCE, MOST_BYTES = 1000, 16 * 1024 * 1024
@@ -79,6 +80,33 @@ def can_insert_values(connection: BaseDatabaseWrapper) -> bool:
     """Say whether the database takes jsonb apart, and answers an INSERT: PostgreSQL by psycopg."""
     features: Any = connection.features
     return bool(features.has_native_json_field and features.can_return_rows_from_bulk_insert)
+
+
+def as_row(model: type[Row], job: NewJob) -> Row:
+    """Return the job as an unsaved row without a state, which waits from the database's now if at all."""
+    values = job.options._asdict() | {name: json.loads(getattr(job, name)) for name in _OF_A_CALL}
+    delay = values.pop("delay")
+    if delay is not None:
+        values["run_after"] = from_now(delay)
+    return model(**values | {"meta": json.loads(job.options.meta)})
+
+
+def insert_with_hint(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, kind: str, name: str) -> Added:
+    """Insert one job and hint to the workers, with the same statement where that is its own transaction."""
+    companion = notifications.companion(connection, kind, name)
+    if companion is not None:
+        try:
+            added = insert_one(connection, job, state, companion.payload)
+        except DatabaseError as error:
+            # A hint that cannot be sent harms nothing; and what the server has refused, it has not written.
+            if not notifications.is_refusal(error):
+                raise
+        else:
+            companion.was_sent()
+            return added
+    added = insert_one(connection, job, state)
+    notifications.hint(kind, name)
+    return added
 
 
 def insert_one(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, payload: str | None = None) -> Added:

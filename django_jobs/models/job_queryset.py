@@ -7,13 +7,11 @@ nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns out
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, IntegrityError, connections, models, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
@@ -24,7 +22,7 @@ from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import ANY, COLUMNS, Kind, from_json, in_order, lock_candidates, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
-from .insert import Added, NewJob, Options, can_insert_values, insert_one, insert_rows
+from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
 from .result import Result
 from .turn import CHOSEN_ID, EACH_QUEUE, OUTCOME_ATTEMPT, OUTCOME_ID, QUEUE, WORKER, Parts, Success, Turn
 from .worker import Worker
@@ -102,28 +100,11 @@ class JobQuerySet(models.QuerySet["Job"]):
         if not can_insert_values(connection):
             added = self._save(jobs)
         elif len(jobs) == 1:
-            return self._add_one(connection, jobs[0], *hints.pop())
+            return insert_with_hint(connection, jobs[0], _first_state(jobs[0].options), *hints.pop())
         else:
             added = insert_rows(connection, jobs, _first_state)
         for kind, name in hints:
             notifications.hint(kind, name)
-        return added
-
-    def _add_one(self, connection: BaseDatabaseWrapper, job: NewJob, kind: str, name: str) -> Added:
-        state = _first_state(job.options)
-        companion = notifications.companion(connection, kind, name)
-        if companion is not None:
-            try:
-                added = insert_one(connection, job, state, companion.payload)
-            except DatabaseError as error:
-                # A hint that cannot be sent harms nothing; and what the server has refused, it has not written.
-                if not notifications.is_refusal(error):
-                    raise
-            else:
-                companion.was_sent()
-                return added
-        added = insert_one(connection, job, state)
-        notifications.hint(kind, name)
         return added
 
     def _save(self, jobs: Sequence[NewJob]) -> Added:
@@ -135,12 +116,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return Added([row.pk for row in rows], [row.enqueued_at for row in rows])
 
     def _instance(self, job: NewJob) -> Job:
-        """Return the job as an unsaved row, which waits from the database's now if at all."""
-        values = job.options._asdict() | {name: json.loads(getattr(job, name)) for name in ("args", "kwargs")}
-        delay = values.pop("delay")
-        row = self.model(**values | {"meta": json.loads(job.options.meta)})
-        if delay is not None:
-            row.run_after = from_now(delay)
+        row: Job = as_row(self.model, job)
         row.state = _first_state(job.options)
         return row
 

@@ -83,8 +83,8 @@ class Exchange(Service):
         self._must_reconcile = True
         self._abandons = False
         self._found_nothing = False
-        # Of jobs that a hint has told of, since the last claim.
-        self._has_heard = False
+        # Of jobs that a hint has told of, since the last claim; and when to look for others that it speaks for.
+        self._has_heard, self._looks_again = False, [0.0]
 
     # From other threads
 
@@ -144,6 +144,7 @@ class Exchange(Service):
             kind, _, name = heard.partition(" ")
             if kind == notifications.READY and name in self._queues:
                 self._has_heard = True
+                self._looks_again = [time.monotonic() + after for after in notifications.LOOKS_AGAIN]
                 continue
             if kind == notifications.DUE:
                 self._owner.on_due()
@@ -168,10 +169,12 @@ class Exchange(Service):
         self.wake()
 
     def _pause(self) -> float:
-        until_look = self._look_at - time.monotonic()
+        now = time.monotonic()
+        self._looks_again = [at for at in self._looks_again if at > now]
         search_in = self._capacity.search_in() if self._has_heard else None
         sooner = [seconds for seconds in (self._progress.due_in(), search_in) if seconds is not None]
-        return max(0.0, min(until_look, *sooner, self._poll_interval * random.uniform(0.9, 1.1)))
+        sooner += [at - now for at in (self._look_at, *self._looks_again)]
+        return max(0.0, min(*sooner, self._poll_interval * random.uniform(0.9, 1.1)))
 
     def _look_around(self) -> None:
         """Look at what changes slowly: the queues served, requests to cancel, our own row."""
