@@ -113,8 +113,6 @@ def test_a_session_of_djangos_pool_is_left_alone(other: Rival, monkeypatch: pyte
 
 @pytest.mark.skipif("connection.features.has_select_for_update_skip_locked", reason="Statements are compiled here.")
 def test_where_nothing_can_be_compiled_no_session_is_touched(other: Rival) -> None:
-    other.run(connection.close)
-
     other.run(set_up)
 
     assert other.run(lambda: connection.connection) is None

@@ -79,8 +79,8 @@ class Turn:
 
         Raise LeaseLost when the lease has ended; nothing is claimed then, and the successes may be written.
         """
-        if len(queue_names) < 2:
-            return self._take_shares(worker_id, succeeded, dict.fromkeys(queue_names, limit))
+        if len(queue_names) < 2 or not limit:
+            return self._take_one(worker_id, succeeded, queue_names[0] if queue_names else "", limit)
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
         # those that are not taken.
         first = execute(connections[self._using], self._look, {"queue_names": list(queue_names), "limit": limit})
