@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
@@ -87,12 +88,17 @@ class Turn:
         shares = Counter(name for (name,) in first)
         done, rows = self._take_shares(worker_id, succeeded, shares)
         if len(first) == limit:
-            for name in queue_names:
-                # In the place of those that another worker is just taking.
-                room = limit - len(rows)
-                if room:
-                    rows += self._take_one(worker_id, (), name, room)[1]
+            # What has been claimed by now is: the lease's end is for the next turn.
+            with suppress(LeaseLost):
+                self._fill_up(worker_id, queue_names, limit, rows)
         return done, rows
+
+    def _fill_up(self, worker_id: str, queue_names: Sequence[str], limit: int, rows: list[Row]) -> None:
+        """Claim others in the place of those that another worker is just taking."""
+        for name in queue_names:
+            room = limit - len(rows)
+            if room:
+                rows += self._take_one(worker_id, (), name, room)[1]
 
     def _take_shares(
         self, worker_id: str, succeeded: Sequence[Success], shares: dict[str, int]
