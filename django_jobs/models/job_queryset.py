@@ -19,7 +19,7 @@ from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
-from .claim import ANY, COLUMNS, Kind, from_json, in_order, lock_candidates, with_history
+from .claim import ANY, COLUMNS, Kind, in_order, lock_candidates, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
@@ -155,7 +155,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """
         turn = _turns.get((self.db, kind)) or _turns.setdefault((self.db, kind), Turn(self._parts(kind), self.db))
         done, rows = turn.take(worker_id, succeeded, queue_names, limit)
-        return done, with_history(rows, worker_id, self.db, from_json)
+        return done, with_history(rows, worker_id, self.db)
 
     def _parts(self, kind: Kind) -> Parts:
         ready = kind.of(self.ready())
