@@ -294,8 +294,8 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
         "started_at": job.started_at,
         "finished_at": None,
         "last_attempted_at": job.last_attempted_at,
-        "args": [] if isinstance(job.args, Unreadable) else job.args,
-        "kwargs": {} if isinstance(job.kwargs, Unreadable) else job.kwargs,
+        "args": _if_readable(job.args, []),
+        "kwargs": _if_readable(job.kwargs, {}),
         "backend": job.backend,
         "errors": [
             TaskError(exception_class_path=past.exception_class, traceback=past.traceback)
@@ -305,6 +305,10 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
         "worker_ids": [*(past.worker_id for past in job.history), job.worker_id],
     }
     return JobResult(**(values | changes))
+
+
+def _if_readable(arguments: Any, otherwise: Any) -> Any:
+    return otherwise if isinstance(arguments, Unreadable) else arguments
 
 
 def backend_class(job: ClaimedJob) -> type:

@@ -102,7 +102,9 @@ class Sessions:
         for connection in here:
             # With DEBUG every query is kept here, for a request that never comes.
             connection.queries_log.clear()
-            if connection.alias in self._changed or is_spoiled(connection):
+            # What a job has done on a connection of its own making, nobody has watched.
+            is_known = is_watched or connection in self._watched
+            if not is_known or connection.alias in self._changed or is_spoiled(connection):
                 discard(connection)
                 is_watched = False
             elif connection.connection is not None and (is_pooled(connection) or is_too_old(connection)):
