@@ -284,6 +284,30 @@ def test_a_pause_that_is_committed_before_a_turn_begins_keeps_it_from_claiming(t
     assert (len(before), after) == (1, [])
 
 
+def test_what_a_turn_claims_that_waited_while_its_queue_was_paused_is_given_back_unbegun() -> None:
+    with Hand(concurrency=2) as hand, Rival() as thread, Rival() as holder:
+        thread.run(adopt, hand)
+        ids = enqueue(1)
+        thread.run(hand.turn)
+        hand.end(hand.begin(), duration=5.0)
+        more = enqueue(2)
+        holder.begin()
+        holder.run(lambda: list(Job.objects.filter(pk=ids[0]).select_for_update()))
+        passing = thread.start(hand.turn)
+        wait_until_blocked()
+        Queue.objects.pause("default")
+        holder.commit()
+        # It saw the queue as it was when it began.
+        claimed_meanwhile = passing.result(TIMEOUT)
+
+        held = thread.run(hand.look)
+        hand.exchange._thread = None
+
+    assert (claimed_meanwhile, held) == (more, [])
+    assert states([*ids, *more]) == [SUCCEEDED, READY, READY]
+    assert [row(pk).max_attempts - row(pk).attempt for pk in more] == [3, 3]
+
+
 # A turn and the loss of its worker
 
 
