@@ -13,21 +13,25 @@ cannot be compiled (SQLite) ``JobQuerySet`` executes them one after the other.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
 
 from ..exceptions import LeaseLost
+from .claim import COLUMNS, Kind, in_order
 from .compiled import Hole, compile_select, compile_update, execute
+from .database import lock_free_rows
+from .marks import Marks, Place
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
 
 WORKER, QUEUE, LIMIT = Hole("%(worker_id)s"), Hole("%(queue_name)s"), Hole("%(limit)s")
 CHOSEN_ID = Hole("ANY (ARRAY(SELECT id FROM chosen))")
+PRIORITY, MARK = Hole("%(priority)s"), Hole("%(mark)s")
 OUTCOME_ID, OUTCOME_ATTEMPT = Hole("outcome.id"), Hole("outcome.attempt")
 EACH_QUEUE = Hole("queue.name")
 
@@ -50,35 +54,46 @@ ORDER BY first.priority DESC, first.id LIMIT %(limit)s
 Success = tuple[int, int]
 Row = tuple[Any, ...]
 
-
-class Parts(NamedTuple):
-    """The querysets of a turn, with holes in them, and what its two updates change."""
-
-    finish: tuple[JobQuerySet, dict[str, Any]]
-    choose: QuerySet[Any, Any]
-    take: tuple[JobQuerySet, dict[str, Any]]
-    look: QuerySet[Any, Any]
+# By database and kind of claim.
+_turns: dict[tuple[str, Kind], Turn] = {}
+_PRIORITY = COLUMNS.index("priority")
 
 
 class Turn:
     """The compiled statements of one kind of claim on one database."""
 
-    def __init__(self, parts: Parts, using: str) -> None:
-        self._using = using
+    def __init__(self, jobs: JobQuerySet, kind: Kind) -> None:
+        self._using = using = jobs.db
+        ready = kind.of(jobs.ready())
+        choose = lock_free_rows(in_order(ready, QUEUE)).values_list(*COLUMNS)
+        choose_from_mark = choose.filter(priority=PRIORITY, pk__gte=MARK)
         # Django compiles a query that locks only inside a transaction.
         with transaction.atomic(using=using):
-            finish = compile_update(*parts.finish, using).replace(" WHERE ", _OUTCOMES, 1)
-            choose, take = compile_select(parts.choose, using, LIMIT), compile_update(*parts.take, using)
-            self._turn = _TURN.format(finish=finish, choose=choose, take=take)
-            self._look = _LOOK.format(first=compile_select(parts.look, using, LIMIT))
+            finish = compile_update(*jobs.finishing(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), using)
+            finish = finish.replace(" WHERE ", _OUTCOMES, 1)
+            take = compile_update(*jobs.taking(WORKER, pk=CHOSEN_ID), using)
+            self._turn, self._marked_turn = (
+                _TURN.format(finish=finish, choose=compile_select(chosen, using, LIMIT), take=take)
+                for chosen in (choose, choose_from_mark)
+            )
+        first = compile_select(in_order(ready, EACH_QUEUE).values_list("id", "priority"), using, LIMIT)
+        self._look = _LOOK.format(first=first)
 
     def take(
-        self, worker_id: str, succeeded: Sequence[Success], queue_names: Sequence[str], limit: int
+        self,
+        worker_id: str,
+        succeeded: Sequence[Success],
+        queue_names: Sequence[str],
+        limit: int,
+        marks: Marks | None = None,
     ) -> tuple[int, list[Row]]:
         """Return how many of ``succeeded`` the fence let through, and the claimed rows, see ``claim.COLUMNS``.
 
-        Raise LeaseLost when the lease has ended; nothing is claimed then, and the successes may be written.
+        With ``marks`` what is ready below them may be left for a later claim. Raise LeaseLost when the lease has ended;
+        nothing is claimed then, and the successes may be written.
         """
+        if len(queue_names) == 1 and marks is not None:
+            return self._take_marked(worker_id, succeeded, queue_names[0], limit, marks)
         if len(queue_names) < 2:
             return self._take_shares(worker_id, succeeded, dict.fromkeys(queue_names, limit))
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
@@ -107,9 +122,33 @@ class Turn:
                 rows += self._take_one(worker_id, (), name, share)[1]
         return done, rows
 
-    def _take_one(
-        self, worker_id: str, succeeded: Sequence[Success], queue_name: str, limit: int
+    def _take_marked(
+        self, worker_id: str, succeeded: Sequence[Success], queue_name: str, limit: int, marks: Marks
     ) -> tuple[int, list[Row]]:
+        done = 0
+        rows: list[Row] = []
+        for priority, mark in marks.of(queue_name):
+            place = {"priority": priority, "mark": mark}
+            ended, found = self._take_one(worker_id, succeeded, queue_name, limit - len(rows), place)
+            marks.move(queue_name, _places(found))
+            done, succeeded, rows = done + ended, (), rows + found
+            if len(rows) == limit:
+                return done, rows
+        began, limit = time.monotonic(), limit - len(rows)
+        ended, found = self._take_one(worker_id, succeeded, queue_name, limit)
+        if limit:
+            marks.learn(queue_name, _places(found), len(found) == limit, time.monotonic() - began)
+        return done + ended, rows + found
+
+    def _take_one(
+        self,
+        worker_id: str,
+        succeeded: Sequence[Success],
+        queue_name: str,
+        limit: int,
+        place: Mapping[str, int] | None = None,
+    ) -> tuple[int, list[Row]]:
+        """Claim from one queue; from a ``place`` in it, a priority and the lowest id, if one is given."""
         values = {
             # Written here, because the driver takes longer to make an array than the database to write the rows.
             "ids": "{" + ",".join([str(job_id) for job_id, _ in succeeded]) + "}",
@@ -118,9 +157,22 @@ class Turn:
             "queue_name": queue_name,
             "limit": limit,
         }
-        rows = execute(connections[self._using], self._turn, values)
+        statement, values = (self._turn, values) if place is None else (self._marked_turn, {**values, **place})
+        rows = execute(connections[self._using], statement, values)
         done, taken = rows[0][:2]
         claimed = [row[2:] for row in rows if row[2] is not None]
         if taken != len(claimed):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return done, claimed
+
+
+def _places(rows: Sequence[Row]) -> list[Place]:
+    return [(row[_PRIORITY], row[0]) for row in rows]
+
+
+def turn_of(jobs: JobQuerySet, kind: Kind) -> Turn:
+    """Return the statements of a kind of claim, compiled when they are needed first."""
+    turn = _turns.get((jobs.db, kind))
+    if turn is None:
+        turn = _turns[jobs.db, kind] = Turn(jobs, kind)
+    return turn
