@@ -46,9 +46,8 @@ def table(measure: Measure, results: Results) -> str:
     ]
     for name, values in series.items():
         rows.append([name, *_cells(measure, values), _ratio(values, first, reference), _jobs(values)])
-    for name, reason in results.failed.get(measure.name, {}).items():
-        rows.append([name, f"failed: {reason}", *[""] * (len(measure.metrics) + 1)])
-    return f"### {measure.name}: {measure.title}\n\n{aligned(rows)}"
+    failures = "".join(f"\n\n{name} failed: {why}" for name, why in results.failed.get(measure.name, {}).items())
+    return f"### {measure.name}: {measure.title}\n\n{aligned(rows)}{failures}"
 
 
 def _cells(measure: Measure, values: Series) -> list[str]:

@@ -4,7 +4,12 @@ compared with.
 
 from __future__ import annotations
 
+from .chancy.peer import CHANCY
+from .django_tasks_db.peer import DJANGO_TASKS_DB
+from .oban.peer import OBAN
 from .ours.peer import OURS
 from .peer import Peer
+from .pgqueuer.peer import PGQUEUER
+from .procrastinate.peer import PROCRASTINATE
 
-PEERS: tuple[Peer, ...] = (OURS,)
+PEERS: tuple[Peer, ...] = (OURS, PGQUEUER, OBAN, CHANCY, PROCRASTINATE, DJANGO_TASKS_DB)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 _url = urlsplit(os.environ["DATABASE_URL"])
 
-SECRET_KEY = "only for benchmarks"
+SECRET_KEY = "only for benchmarks"  # noqa: S105
 DEBUG = False
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -37,6 +37,27 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "benchmarks.peers.shelf",
 ]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
 # None logs a line for each job.
 LOGGING = {
     "version": 1,
