@@ -39,7 +39,7 @@ def table(measure: Measure, results: Results) -> str:
     rows = [
         [
             "peer",
-            *(f"{metric.name}, {metric.unit}" for metric in measure.metrics),
+            *(", ".join(filter(None, (metric.name, metric.unit))) for metric in measure.metrics),
             f"× {next(iter(series), '')}",
             "jobs",
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import drain, enqueue, latency
+from . import backlog, drain, enqueue, held, idle, latency, statements
 from .measure import Measure, Metric
 
 _RATE = Metric("rate", "jobs/s")
@@ -12,6 +12,8 @@ _COSTS = (
     Metric("WAL B", "B/job", more_is_better=False),
     Metric("RSS MB", "MB", 1, more_is_better=False),
 )
+_RATIO = Metric("ratio", "of the empty table", 2)
+_BEFORE = Metric("empty", "jobs/s before")
 
 MEASURES: tuple[Measure, ...] = (
     Measure("enqueue", "Enqueue one by one, a commit each", enqueue.single, (_RATE, _COSTS[1])),
@@ -36,5 +38,47 @@ MEASURES: tuple[Measure, ...] = (
         drain.orm,
         (_RATE, *_COSTS),
         applies=lambda peer: peer.is_django,
+    ),
+    *(
+        Measure(name, f"Drain with a million {name} rows in the table", take, (_RATIO, _RATE, _BEFORE))
+        for name, take in (
+            ("finished", backlog.finished),
+            ("pending", backlog.pending),
+            ("scheduled", backlog.scheduled),
+        )
+    ),
+    Measure(
+        "held",
+        "Drain after others have churned through the table under a snapshot that somebody holds",
+        held.held_snapshot,
+        (_RATIO, _RATE, Metric("free", "jobs/s before"), Metric("churned", "jobs")),
+    ),
+    Measure("producers", "Ten processes enqueue one by one at once", enqueue.producers, (_RATE,)),
+    Measure(
+        "idle",
+        "An idle worker",
+        idle.idle,
+        (
+            Metric("worker %", "of a core", 2, more_is_better=False),
+            Metric("server %", "of a core", 2, more_is_better=False),
+            Metric("commits/s", "", 1, more_is_better=False),
+        ),
+    ),
+    Measure(
+        "memory",
+        "Resident memory after a drain",
+        idle.memory,
+        (
+            Metric("worker MB", "that runs the jobs", 1, more_is_better=False),
+            Metric("supervisor MB", "largest other", 1, more_is_better=False),
+            Metric("all MB", "together", 1, more_is_better=False),
+            Metric("processes", ""),
+        ),
+    ),
+    Measure(
+        "statements",
+        "Statements and commits of the worker for 1,000 no-op jobs",
+        statements.per_thousand,
+        (Metric("statements", "per 1,000", more_is_better=False), Metric("commits", "per 1,000", more_is_better=False)),
     ),
 )

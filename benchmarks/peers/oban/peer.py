@@ -22,5 +22,17 @@ OBAN = Peer(
         SELECT EXISTS (SELECT FROM oban_jobs WHERE state = 'available' AND queue = 'default')
             OR EXISTS (SELECT FROM oban_jobs WHERE state IN ('executing', 'retryable') AND queue = 'default')
     """,
+    seeds={
+        state: f"""
+            INSERT INTO oban_jobs (state, worker, attempt, scheduled_at, completed_at)
+            SELECT '{status}', '__main__.noop', {attempt}, timezone('UTC', now()) + interval '{delay}', {completed_at}
+            FROM generate_series(1, {{count}})
+        """
+        for state, status, attempt, delay, completed_at in (
+            ("finished", "completed", 1, "0", "timezone('UTC', now())"),
+            ("pending", "available", 0, "0", "NULL::timestamp"),
+            ("scheduled", "scheduled", 0, "1 day", "NULL::timestamp"),
+        )
+    },
     least_python=(3, 12),
 )

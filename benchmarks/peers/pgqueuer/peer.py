@@ -32,5 +32,21 @@ PGQUEUER = Peer(
             measures=OF_WORKERS,
         ),
     ),
-    unfinished="SELECT EXISTS (SELECT FROM pgqueuer)",
+    unfinished="SELECT EXISTS (SELECT FROM pgqueuer WHERE execute_after <= now())",
+    # What has ended leaves the table; only its log is kept, in one row for each change of state.
+    seeds={
+        "finished": """
+            INSERT INTO pgqueuer_log (job_id, status, priority, entrypoint)
+            SELECT number, status::pgqueuer_status, 0, 'noop'
+            FROM generate_series(1, {count}) AS number,
+                unnest(ARRAY['queued', 'picked', 'successful']) AS status
+        """,
+        "pending": """
+            INSERT INTO pgqueuer (priority, status, entrypoint) SELECT 0, 'queued', 'noop' FROM generate_series(1, {count})
+        """,
+        "scheduled": """
+            INSERT INTO pgqueuer (priority, status, entrypoint, execute_after)
+            SELECT 0, 'queued', 'noop', now() + interval '1 day' FROM generate_series(1, {count})
+        """,
+    },
 )

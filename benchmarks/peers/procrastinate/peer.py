@@ -19,4 +19,15 @@ PROCRASTINATE = Peer(
         ),
     ),
     unfinished="SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))",
+    seeds={
+        state: f"""
+            INSERT INTO procrastinate_jobs (queue_name, task_name, status, scheduled_at, attempts)
+            SELECT 'default', 'noop', '{status}', {scheduled_at}, {attempts} FROM generate_series(1, {{count}})
+        """
+        for state, status, scheduled_at, attempts in (
+            ("finished", "succeeded", "NULL::timestamptz", 1),
+            ("pending", "todo", "NULL::timestamptz", 0),
+            ("scheduled", "todo", "now() + interval '1 day'", 0),
+        )
+    },
 )

@@ -1,0 +1,51 @@
+"""What a worker costs that has nothing to do: processor, transactions, memory."""
+
+from __future__ import annotations
+
+import time
+
+from ..cell import Cell
+from .measure import Values
+
+
+def idle(cell: Cell) -> Values:
+    """Watch an idle worker for some seconds, after it has run one job and had time to settle."""
+    seconds = cell.sizes.idle
+    with cell.database() as database, cell.producer(database) as producer, cell.worker(database, 1) as (worker, heard):
+        producer.enqueue_many("noop", 1)
+        cell.wait_for_start(worker, heard)
+        time.sleep(cell.sizes.settle)
+        worker_begun, server_begun, commits = worker.cpu(), cell.server.cpu(), database.commits()
+        asked = database.asked
+        time.sleep(seconds)
+        worker_used, server_used = worker.cpu() - worker_begun, cell.server.cpu() - server_begun
+        # What we asked ourselves was committed, too.
+        committed = database.commits() - commits - (database.asked - asked)
+        worker.must_live()
+    return {
+        "worker %": worker_used / seconds * 100,
+        "server %": server_used / seconds * 100,
+        "commits/s": max(0, committed) / seconds,
+    }
+
+
+def memory(cell: Cell) -> Values:
+    """Return the memory of the process that runs the jobs and of its parent, after a drain."""
+    jobs = cell.jobs_for(cell.sizes.drain / 2)
+    with cell.database() as database:
+        with cell.producer(database) as producer:
+            producer.enqueue_many("noop", jobs)
+        with cell.worker(database, jobs) as (worker, heard):
+            cell.wait_for_started(worker, heard, int(jobs * 0.95))
+            cell.wait_for_end(database, worker)
+            worker.look_at_memory()
+            runs_jobs = max(heard.counts, key=heard.counts.__getitem__)
+            resident = worker.resident
+    others = [size for pid, size in resident.items() if pid != runs_jobs]
+    return {
+        "jobs": jobs,
+        "worker MB": resident[runs_jobs] / 1e6,
+        "supervisor MB": max(others, default=0) / 1e6,
+        "all MB": sum(resident.values()) / 1e6,
+        "processes": len(resident),
+    }

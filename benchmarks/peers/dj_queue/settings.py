@@ -1,0 +1,20 @@
+"""The project that runs the jobs of dj_queue: ten threads instead of its three, otherwise its defaults."""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.peers.django_settings import *  # noqa: F403
+from benchmarks.peers.django_settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "dj_queue"]
+DATABASE_ROUTERS = ["dj_queue.routers.DjQueueRouter"]
+TASKS = {
+    "default": {
+        "BACKEND": "dj_queue.backend.DjQueueBackend",
+        "QUEUES": [],
+        "OPTIONS": {
+            "workers": [{"queues": "*", "threads": 10, "processes": int(os.environ.get("BENCH_PROCESSES", "1"))}]
+        },
+    }
+}
