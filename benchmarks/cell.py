@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from . import reports
 from .environments import BENCH, ROOT
-from .peers.peer import Peer, Variant
+from .peers.peer import ENQUEUED, Peer, Variant
 from .producer import PeerFailed, Producer, producing
 from .reports import STEPS, Reports
 from .server import CELL, Database, Server
@@ -55,13 +56,22 @@ class Cell:
             self.server.make(name, self._template("") if seed else "template1")
             with self.server.watch(name) as database:
                 if seed:
-                    database.run(self.peer.seeds[seed].format(count=self.sizes.rows))
-                    database.run("VACUUM ANALYZE")
+                    self._fill(database, seed)
                 else:
                     with self.producer(database) as producer:
                         producer.call("setup")
             self.server.templates.add(name)
         return name
+
+    def _fill(self, database: Database, seed: str) -> None:
+        statement = self.peer.seeds[seed]
+        if statement == ENQUEUED:
+            with self.producer(database) as producer:
+                for _ in range(0, self.sizes.rows, self.sizes.bulk):
+                    producer.enqueue_many("noop", self.sizes.bulk)
+        else:
+            database.run(statement.format(count=self.sizes.rows))
+        database.run("VACUUM ANALYZE")
 
     @contextmanager
     def producer(self, database: Database) -> Iterator[Producer]:
@@ -113,10 +123,14 @@ class Cell:
                 raise PeerFailed(f"no job started within {PATIENCE:.0f} s")
             heard.take(0.1)
 
-    def wait_for_started(self, worker: Worker, heard: Reports, count: int) -> None:
-        """Wait until so many jobs have started, as far as the reports tell. Raise PeerFailed if they stop coming."""
-        deadline = time.monotonic() + PATIENCE
-        while heard.started < count:
+    def wait_for_started(self, worker: Worker, heard: Reports, count: int, longest: float = math.inf) -> None:
+        """Wait until so many jobs have started, as far as the reports tell, or ``longest`` seconds have passed.
+
+        Raise PeerFailed if the reports stop coming.
+        """
+        begun = time.monotonic()
+        deadline = begun + PATIENCE
+        while heard.started < count and time.monotonic() < begun + longest:
             worker.must_live()
             if heard.take(0.1):
                 worker.look_at_memory()

@@ -45,7 +45,8 @@ class Database:
         self.connection.execute(statement.encode())
 
     def commits(self) -> int:
-        """Return how many transactions were committed here, as far as the sessions have reported them."""
+        """Return how many transactions were committed here by sessions that have ended, and by this one."""
+        self.run("SELECT pg_stat_force_next_flush()")
         return int(self.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
 
 
@@ -89,6 +90,11 @@ class Server:
         with self.log_path().open("rb") as log:
             log.seek(since)
             return sum(1 for line in log if LOGGED_STATEMENT.search(line))
+
+    def log_statements_of_new_sessions(self, database: str) -> int:
+        """Have all statements of later sessions in this database logged; return where the log stands, in bytes."""
+        self._do("ALTER DATABASE {} SET log_statement = 'all'", database)
+        return self.log_path().stat().st_size
 
     def address_of(self, database: str) -> str:
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))

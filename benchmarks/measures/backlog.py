@@ -8,36 +8,29 @@ pending ones there is no end to wait for.
 from __future__ import annotations
 
 from ..cell import Cell
+from ..peers.peer import Peer
 from ..producer import PeerFailed
+from ..reports import STEPS
 from ..server import Database
 from .measure import Values
 
-# As many as a drain of 4 s has, but not fewer than show a rate.
-FEWEST = 500
+# Seconds after the first start: who is so slow that not all have started by then is judged by those that have.
+LONGEST = 60.0
 
 
-def finished(cell: Cell) -> Values:
-    return compare(cell, "finished")
-
-
-def pending(cell: Cell) -> Values:
-    return compare(cell, "pending")
-
-
-def scheduled(cell: Cell) -> Values:
-    return compare(cell, "scheduled")
+def has_seed(peer: Peer, seed: str) -> bool:
+    """Say whether such rows can be made for this peer."""
+    return seed in peer.seeds
 
 
 def compare(cell: Cell, seed: str) -> Values:
-    if seed not in cell.peer.seeds:
-        raise PeerFailed(f"there is no SQL that makes {seed} rows for it")
     jobs = cell.jobs_for(cell.sizes.drain)
     with cell.database() as database:
         empty = rate_of_starts(cell, database, jobs, enqueue=True)
     with cell.database(seed) as database:
         # Of a million pending jobs the oldest are started first: those, and none of ours.
         full = rate_of_starts(cell, database, min(jobs, cell.sizes.rows), enqueue=seed != "pending")
-    return {"jobs": jobs, "ratio": full / empty, "rate": full, "empty": empty}
+    return {"jobs": jobs, "rate": full, "empty": empty, "ratio": full / empty}
 
 
 def rate_of_starts(cell: Cell, database: Database, jobs: int, *, enqueue: bool) -> float:
@@ -48,8 +41,9 @@ def rate_of_starts(cell: Cell, database: Database, jobs: int, *, enqueue: bool) 
     database.run("ANALYZE")
     database.run("CHECKPOINT")
     with cell.worker(database, jobs) as (worker, heard):
-        cell.wait_for_started(worker, heard, jobs)
-    begun = heard.first
-    ended = min(at for at, count in heard.times if count >= jobs)
-    assert begun is not None
-    return jobs / (ended - begun)
+        cell.wait_for_start(worker, heard)
+        cell.wait_for_started(worker, heard, jobs, longest=LONGEST)
+    (begun, _), (ended, started) = min(heard.times), max(heard.times)
+    if ended == begun:
+        raise PeerFailed(f"fewer than {jobs // STEPS} jobs started within {LONGEST:.0f} s")
+    return min(jobs, started) / (ended - begun)

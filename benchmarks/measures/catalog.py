@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import backlog, drain, enqueue, held, idle, latency, statements
 from .measure import Measure, Metric
 
@@ -12,8 +14,7 @@ _COSTS = (
     Metric("WAL B", "B/job", more_is_better=False),
     Metric("RSS MB", "MB", 1, more_is_better=False),
 )
-_RATIO = Metric("ratio", "of the empty table", 2)
-_BEFORE = Metric("empty", "jobs/s before")
+_RATIO = Metric("ratio", "", 2)
 
 MEASURES: tuple[Measure, ...] = (
     Measure("enqueue", "Enqueue one by one, a commit each", enqueue.single, (_RATE, _COSTS[1])),
@@ -40,18 +41,20 @@ MEASURES: tuple[Measure, ...] = (
         applies=lambda peer: peer.is_django,
     ),
     *(
-        Measure(name, f"Drain with a million {name} rows in the table", take, (_RATIO, _RATE, _BEFORE))
-        for name, take in (
-            ("finished", backlog.finished),
-            ("pending", backlog.pending),
-            ("scheduled", backlog.scheduled),
+        Measure(
+            name,
+            f"Drain with a million {name} rows in the table",
+            partial(backlog.compare, seed=name),
+            (_RATE, Metric("empty", "jobs/s"), _RATIO),
+            applies=partial(backlog.has_seed, seed=name),
         )
+        for name in ("finished", "pending", "scheduled")
     ),
     Measure(
         "held",
         "Drain after others have churned through the table under a snapshot that somebody holds",
         held.held_snapshot,
-        (_RATIO, _RATE, Metric("free", "jobs/s before"), Metric("churned", "jobs")),
+        (_RATE, Metric("free", "jobs/s"), _RATIO, Metric("churned", "jobs")),
     ),
     Measure("producers", "Ten processes enqueue one by one at once", enqueue.producers, (_RATE,)),
     Measure(
@@ -61,7 +64,7 @@ MEASURES: tuple[Measure, ...] = (
         (
             Metric("worker %", "of a core", 2, more_is_better=False),
             Metric("server %", "of a core", 2, more_is_better=False),
-            Metric("commits/s", "", 1, more_is_better=False),
+            Metric("statements/s", "", 1, more_is_better=False),
         ),
     ),
     Measure(

@@ -27,7 +27,7 @@ def held_snapshot(cell: Cell) -> Values:
         churn(cell, database, churned)
         held = rate_of_starts(cell, database, jobs, enqueue=True)
         holder.rollback()
-    return {"jobs": jobs, "ratio": held / free, "rate": held, "free": free, "churned": churned}
+    return {"jobs": jobs, "rate": held, "free": free, "ratio": held / free, "churned": churned}
 
 
 def churn(cell: Cell, database: Database, jobs: int) -> None:

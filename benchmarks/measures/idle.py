@@ -1,31 +1,34 @@
-"""What a worker costs that has nothing to do: processor, transactions, memory."""
+"""What a worker costs that has nothing to do: processor, statements, memory."""
 
 from __future__ import annotations
 
 import time
 
 from ..cell import Cell
+from ..server import CELL
 from .measure import Values
 
 
 def idle(cell: Cell) -> Values:
     """Watch an idle worker for some seconds, after it has run one job and had time to settle."""
     seconds = cell.sizes.idle
-    with cell.database() as database, cell.producer(database) as producer, cell.worker(database, 1) as (worker, heard):
-        producer.enqueue_many("noop", 1)
-        cell.wait_for_start(worker, heard)
-        time.sleep(cell.sizes.settle)
-        worker_begun, server_begun, commits = worker.cpu(), cell.server.cpu(), database.commits()
-        asked = database.asked
-        time.sleep(seconds)
-        worker_used, server_used = worker.cpu() - worker_begun, cell.server.cpu() - server_begun
-        # What we asked ourselves was committed, too.
-        committed = database.commits() - commits - (database.asked - asked)
-        worker.must_live()
+    with cell.database() as database:
+        with cell.producer(database) as producer:
+            producer.enqueue_many("noop", 1)
+        cell.server.log_statements_of_new_sessions(CELL)
+        with cell.worker(database, 1) as (worker, heard):
+            cell.wait_for_start(worker, heard)
+            time.sleep(cell.sizes.settle)
+            worker_begun, server_begun = worker.cpu(), cell.server.cpu()
+            position = cell.server.log_path().stat().st_size
+            time.sleep(seconds)
+            worker_used, server_used = worker.cpu() - worker_begun, cell.server.cpu() - server_begun
+            statements = cell.server.count_logged_statements(position)
+            worker.must_live()
     return {
         "worker %": worker_used / seconds * 100,
         "server %": server_used / seconds * 100,
-        "commits/s": max(0, committed) / seconds,
+        "statements/s": statements / seconds,
     }
 
 

@@ -1,7 +1,7 @@
 """How many statements and commits a thousand no-op jobs cost.
 
 The server logs every statement for it, so nothing is timed. A worker's start, its end and some idle seconds cost
-statements as well: they are counted in a run without jobs and taken off.
+statements as well: they are counted in a run with a single job, and taken off.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ class Count(NamedTuple):
 
 
 def per_thousand(cell: Cell) -> Values:
-    jobs = cell.sizes.counted
-    nothing, all_of_them = count(cell, 0), count(cell, jobs)
+    jobs = max(cell.sizes.counted, cell.jobs_for(cell.sizes.drain / 4))
+    one, all_of_them = count(cell, 1), count(cell, 1 + jobs)
     return {
         "jobs": jobs,
-        "statements": max(0, all_of_them.statements - nothing.statements) / jobs * PER,
-        "commits": max(0, all_of_them.commits - nothing.commits) / jobs * PER,
+        "statements": max(0, all_of_them.statements - one.statements) / jobs * PER,
+        "commits": max(0, all_of_them.commits - one.commits) / jobs * PER,
     }
 
 
 def count(cell: Cell, jobs: int) -> Count:
-    """Count what a worker says that drains one job, and then ``jobs`` more, and idles a while."""
-    with cell.database() as database, cell.producer(database) as producer:
-        producer.enqueue_many("noop", 1 + jobs)
-        # For sessions that begin after this: the worker's. Ours and the producer's are not counted.
-        database.run(f"ALTER DATABASE {CELL} SET log_statement = 'all'")
-        position, commits, asked = cell.server.log_path().stat().st_size, database.commits(), database.asked
-        with cell.worker(database, 1 + jobs) as (worker, heard):
+    """Count what a worker says from its start to its end, that drains so many jobs and idles a while."""
+    with cell.database() as database:
+        with cell.producer(database) as producer:
+            producer.enqueue_many("noop", jobs)
+        position = cell.server.log_statements_of_new_sessions(CELL)
+        commits, asked = database.commits(), database.asked
+        with cell.worker(database, jobs) as (worker, heard):
             cell.wait_for_start(worker, heard)
             cell.wait_for_end(database, worker)
             time.sleep(cell.sizes.settle)
-        statements = cell.server.count_logged_statements(position)
+        # What we asked ourselves was committed, too.
         committed = database.commits() - commits - (database.asked - asked)
-    return Count(statements, committed)
+    return Count(cell.server.count_logged_statements(position), committed)

@@ -14,8 +14,9 @@ from .ours.peer import OURS
 from .peer import Peer
 from .pgqueuer.peer import PGQUEUER
 from .procrastinate.peer import PROCRASTINATE
+from .raw.peer import RAW
 
 PEERS: tuple[Peer, ...] = (
     *(OURS, PGQUEUER, AWA, OBAN, CHANCY, PROCRASTINATE),
-    *(DJANGO_OX, DJ_QUEUE, DJANGO_TASKS_DB),
+    *(DJANGO_OX, DJ_QUEUE, DJANGO_TASKS_DB, RAW),
 )

@@ -12,6 +12,8 @@ OF_WORKERS = (
     *("drain", "drain2", "latency", "sleep", "orm", "finished", "pending", "scheduled", "held"),
     *("idle", "memory", "statements"),
 )
+# A seed that is not SQL: the peer's own way to enqueue many.
+ENQUEUED = "enqueued"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,8 @@ class Variant:
 class Peer:
     """``unfinished`` is SQL for "is there a job that has not ended?", and must stay cheap in a full table.
 
-    ``seeds`` has SQL that writes so many rows (``{count}``) that are ``finished``, ``pending`` or ``scheduled``.
+    ``seeds`` has SQL that writes so many rows (``{count}``) that are ``finished``, ``pending`` or ``scheduled``; ENQUEUED
+    for pending ones means that the peer enqueues them itself.
     """
 
     name: str

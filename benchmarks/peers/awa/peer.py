@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.peers.peer import OF_WORKERS, Peer, Variant
+from benchmarks.peers.peer import ENQUEUED, OF_WORKERS, Peer, Variant
 
 _WORKER = ("-m", "benchmarks.peers.awa.child", "worker")
 _DEFAULT = {"queue": {"name": "default", "max_workers": 10}, "connections": 10}
@@ -26,6 +26,7 @@ AWA = Peer(
             concurrency=256,
         ),
     ),
+    seeds={"pending": ENQUEUED},
     # Its view awa.jobs takes seconds for this. Ready entries stay until their segment is dropped with all that ended in it.
     unfinished="""
         SELECT (SELECT count(*) FROM awa.ready_entries) > (SELECT count(*) FROM awa.done_entries)

@@ -37,6 +37,18 @@ DJ_QUEUE = Peer(
             INSERT INTO dj_queue_ready_executions (queue_name, priority, created_at, job_id, backend_alias)
             SELECT 'default', 0, now(), id, 'default' FROM made
         """,
+        "scheduled": """
+            WITH made AS (
+                INSERT INTO dj_queue_jobs (id, task_path, queue_name, priority, payload, backend_alias, scheduled_at,
+                    created_at, updated_at)
+                SELECT gen_random_uuid(), 'benchmarks.peers.framework_tasks.noop', 'default', 0,
+                    '{{"args": [], "kwargs": {{}}}}', 'default', now() + interval '1 day', now(), now()
+                FROM generate_series(1, {count})
+                RETURNING id, scheduled_at
+            )
+            INSERT INTO dj_queue_scheduled_executions (queue_name, priority, scheduled_at, created_at, job_id, backend_alias)
+            SELECT 'default', 0, scheduled_at, now(), id, 'default' FROM made
+        """,
     },
     environment={"DJANGO_SETTINGS_MODULE": "benchmarks.peers.dj_queue.settings"},
     least_python=(3, 12),
