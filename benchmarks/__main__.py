@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from . import options, output
-from .run import run
+from .run import Results, run
 from .server import running_server
 from .sizes import FULL, QUICK
 
@@ -33,13 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     sizes = QUICK if given.quick else FULL
     conditions = output.conditions(sizes, given.repeat)
+    results = Results()
     with running_server() as server:
         conditions |= {"postgresql": server.version, "postgresql_settings": server.settings()}
-        results = run(server, given.peers, given.measures, given.repeat, sizes)
-    if given.json:
-        document = output.as_json(results, given.measures, conditions)
-        given.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    print(output.heading(conditions), output.tables(results, given.measures), sep="\n\n")
+        try:
+            run(server, given.peers, given.measures, given.repeat, sizes, results)
+        finally:
+            # Also after a Ctrl-C: what has been measured by then counts.
+            document = output.as_json(results, given.measures, conditions)
+            if given.json:
+                given.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+            print(output.heading(conditions), output.tables(results, given.measures), sep="\n\n", flush=True)
     return 0
 
 

@@ -102,12 +102,8 @@ class Cell:
 
     def _environment(self, database: Database) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_JOBS_")}
-        return (
-            inherited
-            | {"DATABASE_URL": database.url, "PYTHONPATH": str(ROOT)}
-            | self.peer.environment
-            | self.variant.environment
-        )
+        own = {"DATABASE_URL": database.url, "PYTHONPATH": str(ROOT)}
+        return {**inherited, **own, **self.peer.environment, **self.variant.environment}
 
     def jobs_for(self, seconds: float, pace: int | None = None) -> int:
         """Return how many jobs keep this variant busy for so long, as a round number within bounds."""

@@ -38,7 +38,7 @@ def chosen_peers(names: str) -> list[tuple[Peer, Variant]]:
     known = {f"{peer.name}:{variant.name}": (peer, variant) for peer in PEERS for variant in peer.variants}
     if not names:
         return list(known.values())
-    chosen = {}
+    chosen: dict[str, tuple[Peer, Variant]] = {}
     for name in names.split(","):
         found = {full: pair for full, pair in known.items() if name in (full, pair[0].name)}
         if not found:

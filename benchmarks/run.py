@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,10 @@ class Results:
 Chosen = Sequence[tuple[Peer, Variant]]
 
 
-def run(server: Server, chosen: Chosen, measures: Sequence[Measure], repeat: int, sizes: Sizes) -> Results:
-    """Take every measure of every variant ``repeat`` times."""
-    results = Results()
+def run(
+    server: Server, chosen: Chosen, measures: Sequence[Measure], repeat: int, sizes: Sizes, results: Results
+) -> None:
+    """Take every measure of every variant ``repeat`` times. What has been taken is in ``results`` at once."""
     pythons = install(chosen, results)
     cells = [Cell(server, peer, variant, pythons[peer.name], sizes) for peer, variant in chosen if peer.name in pythons]
     note_versions(cells, results)
@@ -51,7 +53,6 @@ def run(server: Server, chosen: Chosen, measures: Sequence[Measure], repeat: int
                 if applies(measure, cell) and cell.name not in results.failed.get(measure.name, {}):
                     say(f"{measure.name} {repetition + 1}/{repeat} {cell.name}")
                     take(measure, cell, results)
-    return results
 
 
 def install(chosen: Chosen, results: Results) -> dict[str, Path]:
@@ -83,9 +84,12 @@ def take(measure: Measure, cell: Cell, results: Results) -> None:
     """Run one cell. A peer that fails is left out of this measure from then on, with what it said."""
     try:
         values = measure.take(cell)
-    except (PeerFailed, psycopg.Error) as error:
-        results.failed.setdefault(measure.name, {})[cell.name] = str(error).strip()
-        say(f"  failed: {error}")
+    except Exception as error:  # noqa: BLE001 - hours of others are not lost for one that cannot
+        reason = str(error).strip() or repr(error)
+        results.failed.setdefault(measure.name, {})[cell.name] = reason
+        say(f"  failed: {reason}")
+        if not isinstance(error, PeerFailed | psycopg.Error):
+            traceback.print_exc()
         return
     results.add(measure.name, cell.name, values)
     say("  " + ", ".join(f"{name} {value:,.{0 if abs(value) >= 100 else 2}f}" for name, value in values.items()))

@@ -27,6 +27,7 @@ class Worker:
     resident: dict[int, int] = field(default_factory=dict)
 
     def processes(self) -> list[psutil.Process]:
+        """Return those of them that still live."""
         found: list[psutil.Process] = []
         for process in self.started:
             with suppress(psutil.Error):
@@ -65,9 +66,9 @@ class Worker:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
         _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT)
-        for process in alive:
+        for survivor in alive:
             with suppress(psutil.Error):
-                process.kill()
+                survivor.kill()
         psutil.wait_procs(alive, timeout=STOP_TIMEOUT)
 
 

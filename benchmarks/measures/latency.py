@@ -18,7 +18,6 @@ PATIENCE = 20.0
 def commit_to_start(cell: Cell) -> Values:
     jobs = cell.sizes.latencies // (SLOW_PART if cell.variant.pace < SLOW_PACE else 1)
     with cell.database() as database, cell.producer(database) as producer:
-        producer.call("versions")
         with cell.worker(database, jobs) as (worker, heard):
             # The first job tells that the worker is up; it is counted, not timed.
             producer.enqueue_many("noop", 1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
-
-if find_spec("django.tasks"):
-    from django.tasks import task
-else:
-    from django_tasks import task
 
 from benchmarks.peers import bodies
 from benchmarks.peers.shelf.models import take_one
+
+# Django 5.2 has the framework in a package of its own.
+task = import_module("django.tasks" if find_spec("django.tasks") else "django_tasks").task
 
 
 @task

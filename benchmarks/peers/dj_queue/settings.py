@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from benchmarks.peers.django_settings import *  # noqa: F403
 from benchmarks.peers.django_settings import INSTALLED_APPS
 
@@ -13,8 +11,6 @@ TASKS = {
     "default": {
         "BACKEND": "dj_queue.backend.DjQueueBackend",
         "QUEUES": [],
-        "OPTIONS": {
-            "workers": [{"queues": "*", "threads": 10, "processes": int(os.environ.get("BENCH_PROCESSES", "1"))}]
-        },
+        "OPTIONS": {"workers": [{"queues": "*", "threads": 10}]},
     }
 }

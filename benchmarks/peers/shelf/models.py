@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import F
 
@@ -11,6 +13,8 @@ ITEMS = 1000
 class Item(models.Model):
     code = models.CharField(max_length=20, unique=True)
     stock = models.IntegerField(default=0)
+
+    objects: ClassVar[models.Manager[Item]] = models.Manager()
 
     class Meta:
         app_label = "shelf"
