@@ -17,19 +17,19 @@ PATIENCE = 20.0
 
 def commit_to_start(cell: Cell) -> Values:
     jobs = cell.sizes.latencies // (SLOW_PART if cell.variant.pace < SLOW_PACE else 1)
-    with cell.database() as database, cell.producer(database) as producer:
-        with cell.worker(database, jobs) as (worker, heard):
-            # The first job tells that the worker is up; it is counted, not timed.
-            producer.enqueue_many("noop", 1)
-            cell.wait_for_start(worker, heard)
-            time.sleep(cell.sizes.settle)
-            committed = producer.call("paced", job="stamp", count=jobs, interval=INTERVAL)
-            deadline = time.monotonic() + PATIENCE
-            while len(heard.stamps) < jobs:
-                worker.must_live()
-                heard.take(0.1)
-                if time.monotonic() > deadline:
-                    raise PeerFailed(f"only {len(heard.stamps)} of {jobs} jobs started")
+    with cell.database() as database, cell.producer(database) as producer, cell.worker(database, jobs) as running:
+        worker, heard = running
+        # The first job tells that the worker is up; it is counted, not timed.
+        producer.enqueue_many("noop", 1)
+        cell.wait_for_start(worker, heard)
+        time.sleep(cell.sizes.settle)
+        committed = producer.call("paced", job="stamp", count=jobs, interval=INTERVAL)
+        deadline = time.monotonic() + PATIENCE
+        while len(heard.stamps) < jobs:
+            worker.must_live()
+            heard.take(0.1)
+            if time.monotonic() > deadline:
+                raise PeerFailed(f"only {len(heard.stamps)} of {jobs} jobs started")
     delays = [(heard.stamps[number] - at) * 1e3 for number, at in enumerate(committed)]
     return {"jobs": jobs, **{name: percentile(delays, part) for name, part in PERCENTILES.items()}}
 
