@@ -3,6 +3,7 @@
 ::
 
     WITH done AS (UPDATE: the successes that the fence lets through),
+         stored AS (INSERT: what those returned, if anything),
          chosen AS (SELECT: the first ready jobs of a queue, locked, without those that others have locked),
          taken AS (UPDATE: the chosen ones, if the worker's lease is live)
     SELECT how many were done and taken, and the chosen jobs
@@ -19,12 +20,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
+from django.db.models import Model
 
 from ..exceptions import LeaseLost
 from .claim import COLUMNS, Kind, in_order
 from .compiled import Hole, compile_select, compile_update, execute
 from .database import lock_free_rows
 from .marks import Marks, Place
+from .result import Result
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
@@ -36,7 +39,11 @@ OUTCOME_ID, OUTCOME_ATTEMPT = Hole("outcome.id"), Hole("outcome.attempt")
 EACH_QUEUE = Hole("queue.name")
 
 _TURN = """
-WITH done AS ({finish} RETURNING 1),
+WITH done AS ({finish} RETURNING {job}.id, outcome.result),
+     stored AS (
+         INSERT INTO {result} (job_id, value) SELECT id, result::jsonb FROM done WHERE result IS NOT NULL
+         ON CONFLICT (job_id) DO UPDATE SET value = EXCLUDED.value
+     ),
      chosen AS MATERIALIZED ({choose}),
      taken AS ({take} RETURNING 1)
 SELECT count.done, count.taken, chosen.*, STATEMENT_TIMESTAMP()
@@ -44,14 +51,15 @@ FROM (SELECT (SELECT count(*) FROM done) AS done, (SELECT count(*) FROM taken) A
      LEFT JOIN chosen ON true
 """
 # The fence compares each job with the attempt of its own outcome.
-_OUTCOMES = " FROM unnest(%(ids)s::bigint[], %(attempts)s::int[]) AS outcome (id, attempt) WHERE "
+_OUTCOMES = """
+ FROM unnest(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::text[]) AS outcome (id, attempt, result) WHERE """
 _LOOK = """
 SELECT queue.name FROM unnest(%(queue_names)s::text[]) AS queue (name), LATERAL ({first}) AS first
 ORDER BY first.priority DESC, first.id LIMIT %(limit)s
 """
 
-# (id, attempt) of a job that has succeeded.
-Success = tuple[int, int]
+# (id, attempt) of a job that has succeeded, and what it returned, as JSON, if that is not None.
+Success = tuple[int, int, str | None]
 Row = tuple[Any, ...]
 
 # By database and kind of claim.
@@ -72,8 +80,9 @@ class Turn:
             finish = compile_update(*jobs.finishing(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), using)
             finish = finish.replace(" WHERE ", _OUTCOMES, 1)
             take = compile_update(*jobs.taking(WORKER, pk=CHOSEN_ID), using)
+            tables = {"job": _table(jobs.model, using), "result": _table(Result, using)}
             self._turn, self._marked_turn = (
-                _TURN.format(finish=finish, choose=compile_select(chosen, using, LIMIT), take=take)
+                _TURN.format(finish=finish, choose=compile_select(chosen, using, LIMIT), take=take, **tables)
                 for chosen in (choose, choose_from_mark)
             )
         first = compile_select(in_order(ready, EACH_QUEUE).values_list("id", "priority"), using, LIMIT)
@@ -151,8 +160,9 @@ class Turn:
         """Claim from one queue; from a ``place`` in it, a priority and the lowest id, if one is given."""
         values = {
             # Written here, because the driver takes longer to make an array than the database to write the rows.
-            "ids": "{" + ",".join([str(job_id) for job_id, _ in succeeded]) + "}",
-            "attempts": "{" + ",".join([str(attempt) for _, attempt in succeeded]) + "}",
+            "ids": "{" + ",".join([str(job_id) for job_id, _, _ in succeeded]) + "}",
+            "attempts": "{" + ",".join([str(attempt) for _, attempt, _ in succeeded]) + "}",
+            "results": "{" + ",".join([_element(result) for _, _, result in succeeded]) + "}",
             "worker_id": worker_id,
             "queue_name": queue_name,
             "limit": limit,
@@ -164,6 +174,18 @@ class Turn:
         if taken != len(claimed):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return done, claimed
+
+
+def _element(text: str | None) -> str:
+    """Return a text as an element of a literal of PostgreSQL's arrays."""
+    if text is None:
+        return "NULL"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _table(model: type[Model], using: str) -> str:
+    return connections[using].ops.quote_name(model._meta.db_table)
 
 
 def _places(rows: Sequence[Row]) -> list[Place]:
