@@ -132,8 +132,7 @@ RULES: dict[str, tuple[Rule, Callable[[Path], bool]]] = {
         imports_of_concurrency,
         lambda path: not path.is_relative_to(WORKER_FLOOR),
     ),
-    # Storage parameters are PostgreSQL's alone.
-    "databases are asked what they can do": (questions_to_the_vendor, lambda path: path.parent.name != "migrations"),
+    "databases are asked what they can do": (questions_to_the_vendor, lambda path: True),
     "only conf reads our settings": (reads_of_our_settings, lambda path: path != PACKAGE / "conf.py"),
     "functions are short": (long_functions, lambda path: True),
 }
