@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, models
+from django.db import DatabaseError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Value
 from django.db.models.sql import UpdateQuery
@@ -93,8 +93,10 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
             return list(cursor.fetchall())
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", "") in (_NOT_PREPARED, _PREPARED_TWICE):
-            # A pooler that the settings do not tell of. The caller tries again on another connection.
+            # A pooler that the settings do not tell of. It is no fault of the values: the caller tries again on
+            # another connection.
             _with_pooler.add(connection.alias)
+            raise OperationalError(f"A session of database {connection.alias!r} was not kept: {error}") from error
         raise
 
 

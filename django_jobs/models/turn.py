@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -101,22 +102,27 @@ class Turn:
         With ``marks`` what is ready below them may be left for a later claim. Raise LeaseLost when the lease has ended;
         nothing is claimed then, and the successes may be written.
         """
-        if len(queue_names) == 1 and marks is not None:
+        if len(queue_names) == 1 and limit and marks is not None:
             return self._take_marked(worker_id, succeeded, queue_names[0], limit, marks)
-        if len(queue_names) < 2:
-            return self._take_shares(worker_id, succeeded, dict.fromkeys(queue_names, limit))
+        if len(queue_names) < 2 or not limit:
+            return self._take_one(worker_id, succeeded, queue_names[0] if queue_names else "", limit)
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
         # those that are not taken.
         first = execute(connections[self._using], self._look, {"queue_names": list(queue_names), "limit": limit})
         shares = Counter(name for (name,) in first)
         done, rows = self._take_shares(worker_id, succeeded, shares)
         if len(first) == limit:
-            for name in queue_names:
-                # In the place of those that another worker is just taking.
-                room = limit - len(rows)
-                if room:
-                    rows += self._take_one(worker_id, (), name, room)[1]
+            # What has been claimed by now is: the lease's end is for the next turn.
+            with suppress(LeaseLost):
+                self._fill_up(worker_id, queue_names, limit, rows)
         return done, rows
+
+    def _fill_up(self, worker_id: str, queue_names: Sequence[str], limit: int, rows: list[Row]) -> None:
+        """Claim others in the place of those that another worker is just taking."""
+        for name in queue_names:
+            room = limit - len(rows)
+            if room:
+                rows += self._take_one(worker_id, (), name, room)[1]
 
     def _take_shares(
         self, worker_id: str, succeeded: Sequence[Success], shares: dict[str, int]
@@ -136,18 +142,23 @@ class Turn:
     ) -> tuple[int, list[Row]]:
         done = 0
         rows: list[Row] = []
-        for priority, mark in marks.of(queue_name):
-            place = {"priority": priority, "mark": mark}
-            ended, found = self._take_one(worker_id, succeeded, queue_name, limit - len(rows), place)
-            marks.move(queue_name, _places(found))
+        for place in (*marks.of(queue_name), None):
+            began, room = time.monotonic(), limit - len(rows)
+            try:
+                ended, found = self._take_one(worker_id, succeeded, queue_name, room, place)
+            except LeaseLost:
+                if not rows:
+                    raise
+                # What has been claimed by now is: the lease's end is for the next turn.
+                break
             done, succeeded, rows = done + ended, (), rows + found
+            if place is None:
+                marks.learn(queue_name, _places(found), len(found) == room, time.monotonic() - began)
+            else:
+                marks.move(queue_name, _places(found))
             if len(rows) == limit:
-                return done, rows
-        began, limit = time.monotonic(), limit - len(rows)
-        ended, found = self._take_one(worker_id, succeeded, queue_name, limit)
-        if limit:
-            marks.learn(queue_name, _places(found), len(found) == limit, time.monotonic() - began)
-        return done + ended, rows + found
+                break
+        return done, rows
 
     def _take_one(
         self,
@@ -155,10 +166,10 @@ class Turn:
         succeeded: Sequence[Success],
         queue_name: str,
         limit: int,
-        place: Mapping[str, int] | None = None,
+        place: Place | None = None,
     ) -> tuple[int, list[Row]]:
-        """Claim from one queue; from a ``place`` in it, a priority and the lowest id, if one is given."""
-        values = {
+        """Claim from one queue; if a place in it is given, its priority only, and from its id on."""
+        values: dict[str, Any] = {
             # Written here, because the driver takes longer to make an array than the database to write the rows.
             "ids": "{" + ",".join([str(job_id) for job_id, _, _ in succeeded]) + "}",
             "attempts": "{" + ",".join([str(attempt) for _, attempt, _ in succeeded]) + "}",
@@ -167,7 +178,9 @@ class Turn:
             "queue_name": queue_name,
             "limit": limit,
         }
-        statement, values = (self._turn, values) if place is None else (self._marked_turn, {**values, **place})
+        statement = self._turn
+        if place is not None:
+            statement, values["priority"], values["mark"] = self._marked_turn, *place
         rows = execute(connections[self._using], statement, values)
         done, taken = rows[0][:2]
         claimed = [row[2:] for row in rows if row[2] is not None]
