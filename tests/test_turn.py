@@ -244,13 +244,13 @@ def attempts_of_each() -> list[ClaimedJob]:
 
 def test_the_fence_lets_the_same_successes_through(both_ways: BothWays[Any]) -> None:
     jobs = attempts_of_each()
-    successes = [(job.id, job.attempt) for job in jobs]
+    successes = [(job.id, job.attempt, None) for job in jobs]
 
     def in_one_turn() -> tuple[int, Any]:
         return Job.objects.take_turn("w1", successes, (), 0)[0], stored()
 
     def one_after_the_other() -> tuple[int, Any]:
-        return sum(Job.objects.succeed("w1", attempt, [pk]) for pk, attempt in successes), stored()
+        return sum(Job.objects.succeed("w1", attempt, [pk]) for pk, attempt, _ in successes), stored()
 
     compiled, plain = both_ways(in_one_turn)[0], both_ways(one_after_the_other)[1]
 
@@ -285,7 +285,7 @@ def test_successes_of_which_some_are_refused_end_as_written_one_by_one(both_ways
 def test_a_success_that_nobody_knows_changes_nothing() -> None:
     job = claimed()
 
-    done, _ = Job.objects.take_turn("w1", [(10**15, 1), (job.id, 2), (job.id, 0)], (), 0)
+    done, _ = Job.objects.take_turn("w1", [(10**15, 1, None), (job.id, 2, None), (job.id, 0, None)], (), 0)
 
     assert (done, row(job.id).state) == (0, JobState.RUNNING)
 

@@ -45,7 +45,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Rival]:
 
 
 def take_turn(ended: Sequence[ClaimedJob] = (), limit: int = 10, worker_id: str = WORKER) -> Claims:
-    return Job.objects.take_turn(worker_id, [(job.id, job.attempt) for job in ended], ["default"], limit)
+    return Job.objects.take_turn(worker_id, [(job.id, job.attempt, None) for job in ended], ["default"], limit)
 
 
 def ids_of(jobs: Sequence[ClaimedJob]) -> list[int]:
