@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .exceptions import InvalidArgument
 
@@ -19,8 +19,12 @@ class Unreadable:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def __iter__(self) -> Iterator[Any]:
+    def refuse(self) -> NoReturn:
+        """Raise InvalidArgument, which says why."""
         raise InvalidArgument(f"The arguments in the row of the job cannot be read: {self._error}") from self._error
+
+    def __iter__(self) -> Iterator[Any]:
+        self.refuse()
 
     def keys(self) -> Iterator[Any]:
         return iter(self)

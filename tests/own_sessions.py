@@ -14,7 +14,7 @@ from django_jobs.models.compiled import own_session
 from .exchanges import Hand
 
 needs_compiling = pytest.mark.skipif(
-    "not connection.features.has_select_for_update_skip_locked",
+    not connection.features.has_select_for_update_skip_locked,
     reason="Statements cannot be compiled here: the querysets are executed.",
 )
 

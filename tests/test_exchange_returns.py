@@ -71,6 +71,27 @@ def test_jobs_claimed_ahead_are_given_back_when_they_have_waited_a_second_behind
     assert [job.id for job in claim("w2")] == ids[2:]
 
 
+@pytest.mark.parametrize("happen", ["its queue is paused", "it is asked to stop"])
+def test_jobs_do_not_wait_longer_behind_a_slow_one_because_of_what_happens_to_that(
+    hand: Hand, clock: StillClock, happen: str
+) -> None:
+    short_jobs(hand)
+    slow, ids = enqueue(2, priority=10, queue_name="mail"), enqueue(10)
+    hand.turn()
+    hand.begin(), hand.begin()
+    if happen == "it is asked to stop":
+        Job.objects.filter(pk__in=slow).cancel()
+    else:
+        Queue.objects.pause("mail")
+
+    for _ in range(3):
+        clock.advance(0.6)
+        held = hand.look()
+
+    assert held == slow
+    assert states(ids) == [READY] * 10
+
+
 def test_jobs_claimed_ahead_after_a_quiet_hour_are_given_their_second(hand: Hand, clock: StillClock) -> None:
     short_jobs(hand)
     clock.advance(3600)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.models import Case, Exists, F, TextField, Value, When
-from django.db.models.functions import Now
+from django.db.models.functions import Cast, Now
 
 from ..outcomes import ClaimedJob, PastAttempt, Unreadable
 from ..states import ERROR_OUTCOMES
@@ -45,7 +45,10 @@ COLUMNS = (
 _PRIORITY, _QUEUE_NAME, _ATTEMPT = (COLUMNS.index(name) for name in ("priority", "queue_name", "attempt"))
 _EMPTY_JSON: dict[str, Callable[[], Any]] = {"[]": list, "{}": dict}
 
-# The columns of a chosen job, and behind them the database's now.
+# Django's field would read what is in the rows: one that cannot be read would keep all others from being claimed.
+_AS_TEXT = [Cast(name, TextField()) if name in ("args", "kwargs", "meta") else name for name in COLUMNS]
+
+# The columns of a chosen job, with texts for those of JSON, and behind them the database's now.
 Row = tuple[Any, ...]
 
 
@@ -101,7 +104,7 @@ def _fill_up(ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: 
 
 
 def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[Row]:
-    return list(lock_free_rows(in_order(ready, queue_name)).values_list(*COLUMNS, Now())[:limit])
+    return list(lock_free_rows(in_order(ready, queue_name)).values_list(*_AS_TEXT, Now())[:limit])
 
 
 def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Any]:
@@ -115,12 +118,8 @@ def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) ->
 # From rows to jobs
 
 
-def as_it_is(value: Any) -> Any:
-    return value
-
-
-def from_json(text: str) -> Any:
-    """Return what a column of JSON holds that was read past Django's fields; ``Unreadable`` for what Python cannot hold."""
+def _from_json(text: str) -> Any:
+    """Return what a text of JSON holds; ``Unreadable`` for what Python cannot hold."""
     empty = _EMPTY_JSON.get(text)
     if empty is not None:
         return empty()
@@ -130,13 +129,8 @@ def from_json(text: str) -> Any:
         return Unreadable(error)
 
 
-def with_history(
-    rows: Sequence[Row], worker_id: str, using: str, read: Callable[[Any], Any] = as_it_is
-) -> list[ClaimedJob]:
-    """Make claimed jobs of the chosen rows, in order, each with its earlier attempts (one query if any has some).
-
-    ``read`` makes values of what the rows have in the columns of JSON.
-    """
+def with_history(rows: Sequence[Row], worker_id: str, using: str) -> list[ClaimedJob]:
+    """Make claimed jobs of the chosen rows, in order, each with its earlier attempts (one query if any has some)."""
     histories: dict[int, list[PastAttempt]] = {}
     retried = [row[0] for row in rows if row[_ATTEMPT]]
     if retried:
@@ -147,7 +141,7 @@ def with_history(
         for job_id, *values in recent.values_list("job_id", "worker_id", "outcome", "exception_class", shown):
             histories.setdefault(job_id, []).append(_past_attempt(*values))
     ordered = sorted(rows, key=lambda row: (-row[_PRIORITY], row[0]))
-    return [_claimed(row, worker_id, tuple(histories.get(row[0], ())), read) for row in ordered]
+    return [_claimed(row, worker_id, tuple(histories.get(row[0], ()))) for row in ordered]
 
 
 def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback: str) -> PastAttempt:
@@ -155,7 +149,7 @@ def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback:
     return PastAttempt(worker_id, exception_class if is_error else "", traceback)
 
 
-def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...], read: Callable[[Any], Any]) -> ClaimedJob:
+def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...]) -> ClaimedJob:
     (
         pk, task_path, queue_name, priority, args, kwargs, attempt, max_attempts,
         run_after, enqueued_at, started_at, meta, backend, now,
@@ -165,15 +159,15 @@ def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...], read: C
         task_path,
         queue_name,
         priority,
-        read(args),
-        read(kwargs),
+        _from_json(args),
+        _from_json(kwargs),
         attempt + 1,
         max_attempts,
         run_after,
         enqueued_at,
         started_at or now,
         now,
-        read(meta),
+        _from_json(meta),
         backend,
         worker_id,
         history,

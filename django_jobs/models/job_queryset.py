@@ -19,7 +19,7 @@ from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
-from .claim import ANY, Kind, from_json, lock_candidates, with_history
+from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
@@ -149,7 +149,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         Return how many the fence let through, and the claimed jobs. For ``marks`` see there.
         """
         done, rows = turn_of(self, kind).take(worker_id, succeeded, queue_names, limit, marks)
-        return done, with_history(rows, worker_id, self.db, from_json)
+        return done, with_history(rows, worker_id, self.db)
 
     def taking(self, worker_id: Any, **chosen: Any) -> Update:
         """Return the claim of the chosen jobs, which are locked, if the worker's lease is live."""

@@ -114,8 +114,12 @@ class Capacity:
         return seconds if seconds > 0 else None
 
     def submit(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Hand claimed jobs to their executors."""
         if not self._threads.waiting:
             self._moved_at = time.monotonic()
+        self._hand_over(jobs)
+
+    def _hand_over(self, jobs: Iterable[ClaimedJob]) -> None:
         for job in jobs:
             if self._is_async(job):
                 self._on_loop += 1
@@ -128,7 +132,8 @@ class Capacity:
         """Return the wanted ones of the jobs that have not begun; they are not run here."""
         unbegun = self._threads.take_back()
         self._in_threads -= len(unbegun)
-        self.submit(job for job in unbegun if not wanted(job))
+        # No submission: the others have been waiting for as long as before.
+        self._hand_over(job for job in unbegun if not wanted(job))
         return [job for job in unbegun if wanted(job)]
 
     def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:

@@ -42,7 +42,7 @@ from ..exceptions import (
     UnknownTask,
 )
 from ..models import Job
-from ..outcomes import ClaimedJob, Outcome
+from ..outcomes import ClaimedJob, Outcome, Unreadable
 from ..retries import to_seconds
 from ..task import DEFAULT_BACKOFF, Task, find_task
 from .failures import describe_failure
@@ -156,6 +156,9 @@ class _Attempt:
     """One attempt while it runs: what its outcome is made of."""
 
     def __init__(self, job: ClaimedJob, window: Window, report: Callable[[int, Progress], None]) -> None:
+        for value in (job.args, job.kwargs):
+            if isinstance(value, Unreadable):
+                value.refuse()
         self.job = job
         self.started = time.monotonic()
         self.meta = copy.deepcopy(job.meta) if job.meta and isinstance(job.meta, dict) else {}
@@ -186,7 +189,11 @@ class _Attempt:
 
     def failed(self, error: BaseException) -> Outcome:
         duration = time.monotonic() - self.started
-        verb, delay = judge(error, self.job, self.context.task_result)
+        try:
+            task_result = self.context.task_result
+        except BaseException:  # noqa: BLE001 - the row is bad, and no other attempt would find it better
+            return cannot_begin(self.job, error)
+        verb, delay = judge(error, self.job, task_result)
         failure = describe_failure(error)
         return self._outcome(verb=verb, duration=duration, delay=delay, failure=failure, exception=error)
 
@@ -287,8 +294,8 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
         "started_at": job.started_at,
         "finished_at": None,
         "last_attempted_at": job.last_attempted_at,
-        "args": job.args,
-        "kwargs": job.kwargs,
+        "args": _readable(job.args, []),
+        "kwargs": _readable(job.kwargs, {}),
         "backend": job.backend,
         "errors": [
             TaskError(exception_class_path=past.exception_class, traceback=past.traceback)
@@ -298,6 +305,10 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
         "worker_ids": [*(past.worker_id for past in job.history), job.worker_id],
     }
     return JobResult(**(values | changes))
+
+
+def _readable(value: Any, otherwise: Any) -> Any:
+    return otherwise if isinstance(value, Unreadable) else value
 
 
 def backend_class(job: ClaimedJob) -> type:
