@@ -237,7 +237,7 @@ def test_a_column_that_a_migration_has_changed_costs_one_turn_and_is_no_sign_of_
         finally:
             migration.run(run, "DROP TABLE changing")
 
-    other.run(connection.close)
+    other.run(lambda: connection.close())
     other.run(set_up)
     assert other.run(planner_settings) == OWN
 
