@@ -21,7 +21,7 @@ from .own_sessions import OWN, PLAIN, adopt, needs_compiling, planner_settings, 
 from .rivals import Rival
 from .rows import claim, row, start_worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 RUNNING, SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED
 

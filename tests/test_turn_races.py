@@ -22,7 +22,7 @@ from .own_sessions import adopt, needs_compiling, set_up
 from .rivals import TIMEOUT, Rival, wait_until_blocked
 from .rows import WORKER, claim, claimed, end_lease, outcome, row, start_worker, values, write
 
-pytestmark = [pytest.mark.django_db(transaction=True), needs_compiling]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, needs_compiling]
 
 READY, RUNNING, SUCCEEDED, CANCELLED = JobState.READY, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED
 
