@@ -14,7 +14,7 @@ POSTGRES := $(BIN)/python -m example_project.postgres run
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres test-sqlite coverage lint clean
+.PHONY: help demo test test-postgres test-sqlite coverage bench lint clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ coverage: $(VENV)/.installed-dev ## Measure which lines the tests run, on both d
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+bench: $(VENV)/.installed-demo ## Measure our speed and that of other queues (ARGS="--quick", ARGS="--help" for more)
+	$(BIN)/python -m benchmarks $(ARGS)
+
 lint: $(VENV)/.installed-dev ## Check style, types, the import contract and that no migration is missing
 	@failed=; \
 	for check in \
@@ -57,7 +60,7 @@ lint: $(VENV)/.installed-dev ## Check style, types, the import contract and that
 	if [ -n "$$failed" ]; then printf "These checks failed:$$failed\n"; exit 1; fi
 
 clean: ## Remove the virtual environment and all that was built or stored
-	rm -rf .venv .demo .tests build dist .coverage* htmlcov .*_cache
+	rm -rf .venv .demo .tests .bench build dist .coverage* htmlcov .*_cache
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later found; name one: make PYTHON=/path/to/python"; exit 1; }

@@ -11,9 +11,10 @@ import pytest
 from django.db import connection
 from django.db.utils import OperationalError
 
-from django_jobs.models import Job, Queue, Result, Worker, job_queryset
+from django_jobs.models import Job, Queue, Result, Worker
 from django_jobs.models.claim import ANY, Kind
 from django_jobs.models.compiled import execute
+from django_jobs.models.turn import turn_of
 
 from .own_sessions import needs_compiling, set_up
 from .rivals import Rival
@@ -40,6 +41,9 @@ _VALUES: dict[str, Any] = {
     "worker_id": WORKER,
     "queue_name": "default",
     "limit": 100,
+    "results": "{}",
+    "priority": 0,
+    "mark": 1,
     "queue_names": QUEUES,
 }
 
@@ -83,12 +87,14 @@ def prepare_turns() -> None:
     for kind in KINDS.values():
         Job.objects.take_turn(WORKER, [], ["nothing here"], 1, kind)
         Job.objects.take_turn(WORKER, [], ["nothing here", "nor here"], 1, kind)
+        turn_of(Job.objects.all(), kind)._take_one(WORKER, [], "nothing here", 1, (0, 1))
 
 
 def statements() -> dict[str, str]:
     """Return the compiled statements by what they are."""
-    turns = {name: job_queryset._turns["default", kind] for name, kind in KINDS.items()}
+    turns = {name: turn_of(Job.objects.all(), kind) for name, kind in KINDS.items()}
     texts = {f"turn, {name}": turn._turn for name, turn in turns.items()}
+    texts |= {f"marked turn, {name}": turn._marked_turn for name, turn in turns.items()}
     return texts | {f"look, {name}": turn._look for name, turn in turns.items()}
 
 
@@ -138,7 +144,7 @@ def test_a_turn_that_was_prepared_on_an_empty_table_is_good_for_a_large_one(tabl
 
     bad = {what: plan for what, plan in plans.items() if not is_good(what, plan)}
 
-    assert len(plans) == 2 * len(KINDS)
+    assert len(plans) == 3 * len(KINDS)
     assert bad == {}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from django_jobs.models import Attempt, Job, Queue
 from django_jobs.models import compiled as compiled_module
@@ -21,7 +21,7 @@ from .own_sessions import OWN, PLAIN, adopt, needs_compiling, planner_settings, 
 from .rivals import Rival
 from .rows import claim, row, start_worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 RUNNING, SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED
 
@@ -216,6 +216,30 @@ def test_a_statement_that_was_lost_inside_a_turn_of_several_queues_loses_no_job(
 
 
 # Constants
+
+
+@needs_compiling
+def test_a_column_that_a_migration_has_changed_costs_one_turn_and_is_no_sign_of_a_pooler(other: Rival) -> None:
+    def run(sql: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    other.run(set_up)
+    # By somebody else: a session forgets its own statements when it alters something.
+    with Rival() as migration:
+        migration.run(run, "CREATE TABLE changing (value integer)")
+        try:
+            other.run(compiled_module.execute, connection, "SELECT value FROM changing", {})
+            migration.run(run, "ALTER TABLE changing ALTER value TYPE bigint")
+
+            with pytest.raises(OperationalError, match="was not kept"):
+                other.run(compiled_module.execute, connection, "SELECT value FROM changing", {})
+        finally:
+            migration.run(run, "DROP TABLE changing")
+
+    other.run(lambda: connection.close())
+    other.run(set_up)
+    assert other.run(planner_settings) == OWN
 
 
 @pytest.mark.parametrize("name", ["it's 100%s", "100%", "%(limit)s", 'say "hello"', "back\\slash", "{finish}", "ü 漢"])

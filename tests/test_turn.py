@@ -244,13 +244,13 @@ def attempts_of_each() -> list[ClaimedJob]:
 
 def test_the_fence_lets_the_same_successes_through(both_ways: BothWays[Any]) -> None:
     jobs = attempts_of_each()
-    successes = [(job.id, job.attempt) for job in jobs]
+    successes = [(job.id, job.attempt, None) for job in jobs]
 
     def in_one_turn() -> tuple[int, Any]:
         return Job.objects.take_turn("w1", successes, (), 0)[0], stored()
 
     def one_after_the_other() -> tuple[int, Any]:
-        return sum(Job.objects.succeed("w1", attempt, [pk]) for pk, attempt in successes), stored()
+        return sum(Job.objects.succeed("w1", attempt, [pk]) for pk, attempt, _ in successes), stored()
 
     compiled, plain = both_ways(in_one_turn)[0], both_ways(one_after_the_other)[1]
 
@@ -285,7 +285,7 @@ def test_successes_of_which_some_are_refused_end_as_written_one_by_one(both_ways
 def test_a_success_that_nobody_knows_changes_nothing() -> None:
     job = claimed()
 
-    done, _ = Job.objects.take_turn("w1", [(10**15, 1), (job.id, 2), (job.id, 0)], (), 0)
+    done, _ = Job.objects.take_turn("w1", [(10**15, 1, None), (job.id, 2, None), (job.id, 0, None)], (), 0)
 
     assert (done, row(job.id).state) == (0, JobState.RUNNING)
 
@@ -293,7 +293,7 @@ def test_a_success_that_nobody_knows_changes_nothing() -> None:
 def test_a_success_that_is_told_twice_is_written_once() -> None:
     job = claimed()
 
-    done, _ = Job.objects.take_turn("w1", [(job.id, 1)] * 2, (), 0)
+    done, _ = Job.objects.take_turn("w1", [(job.id, 1, None)] * 2, (), 0)
 
     assert (done, row(job.id).state) == (1, JobState.SUCCEEDED)
 
@@ -302,7 +302,7 @@ def test_successes_and_claims_of_one_turn_do_not_meddle_with_each_other() -> Non
     ended = claimed(queue_name="a")
     new = [int(tasks.noop.using(queue_name="a").enqueue().id) for _ in range(3)]
 
-    done, jobs = Job.objects.take_turn("w1", [(ended.id, 1), (new[0], 1)], ["a"], 2)
+    done, jobs = Job.objects.take_turn("w1", [(ended.id, 1, None), (new[0], 1, None)], ["a"], 2)
 
     assert (done, [job.id for job in jobs]) == (1, new[:2])
     assert [row(pk).state for pk in (ended.id, *new)] == ["succeeded", "running", "running", "ready"]
@@ -321,7 +321,7 @@ def test_a_turn_without_a_lease_claims_nothing_and_its_successes_count_when_they
     end_lease()
 
     with pytest.raises(LeaseLost):
-        Job.objects.take_turn("w1", [(ended.id, 1)], queues, 10)
+        Job.objects.take_turn("w1", [(ended.id, 1, None)], queues, 10)
     written = write(outcome(ended, "succeed"))
 
     assert ([done.job for done in written.done], written.late) == ([ended], [])
@@ -384,7 +384,7 @@ def test_a_turn_takes_a_statement_for_each_queue_that_it_claims_from(queues: lis
         tasks.noop.using(queue_name=name).enqueue()
 
     with CaptureQueriesContext(connection) as captured:
-        Job.objects.take_turn("w1", [(ended.id, 1)], queues, 10)
+        Job.objects.take_turn("w1", [(ended.id, 1, None)], queues, 10)
 
     assert [query["sql"].split()[0] for query in captured] == expected
 

@@ -22,7 +22,7 @@ from .own_sessions import adopt, needs_compiling, set_up
 from .rivals import TIMEOUT, Rival, wait_until_blocked
 from .rows import WORKER, claim, claimed, end_lease, outcome, row, start_worker, values, write
 
-pytestmark = [pytest.mark.django_db(transaction=True), needs_compiling]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, needs_compiling]
 
 READY, RUNNING, SUCCEEDED, CANCELLED = JobState.READY, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED
 
@@ -45,7 +45,7 @@ def turns(request: pytest.FixtureRequest) -> Iterator[Rival]:
 
 
 def take_turn(ended: Sequence[ClaimedJob] = (), limit: int = 10, worker_id: str = WORKER) -> Claims:
-    return Job.objects.take_turn(worker_id, [(job.id, job.attempt) for job in ended], ["default"], limit)
+    return Job.objects.take_turn(worker_id, [(job.id, job.attempt, None) for job in ended], ["default"], limit)
 
 
 def ids_of(jobs: Sequence[ClaimedJob]) -> list[int]:
@@ -428,7 +428,9 @@ def test_a_success_that_is_refused_in_a_turn_of_several_queues_does_not_cost_its
     Job.objects.filter(pk=lost.id).update(worker_id="w2", last_attempted_at=Now())
     ids = [enqueue(1, tasks.noop, queue_name=name)[0] for name in ("a", "b")]
 
-    done, jobs = turns.run(lambda: Job.objects.take_turn(WORKER, [(lost.id, 1), (kept.id, 1)], ["a", "b"], 5))
+    done, jobs = turns.run(
+        lambda: Job.objects.take_turn(WORKER, [(lost.id, 1, None), (kept.id, 1, None)], ["a", "b"], 5)
+    )
 
     assert (done, ids_of(jobs)) == (1, ids)
     assert states([lost.id, kept.id]) == [RUNNING, SUCCEEDED]

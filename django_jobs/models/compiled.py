@@ -25,6 +25,8 @@ _PLANNER = {f"enable_{plan}": "off" for plan in ("seqscan", "sort", "hashjoin", 
 _PLANNER["plan_cache_mode"] = "force_generic_plan"
 # What PostgreSQL says of a prepared statement that the session does not have, or has already.
 _NOT_PREPARED, _PREPARED_TWICE = "26000", "42P05"
+# What it says of one whose columns have another type since a migration.
+_PLAN_OUTDATED = "0A000"
 
 # Aliases of databases that turned out to be behind a pooler.
 _with_pooler: set[str] = set()
@@ -92,12 +94,14 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
             cursor.execute(sql, values)
             return list(cursor.fetchall())
     except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", "") in (_NOT_PREPARED, _PREPARED_TWICE):
-            # A pooler that the settings do not tell of. It is no fault of the values: the caller tries again on
-            # another connection.
+        state = getattr(error.__cause__, "sqlstate", "")
+        if state in (_NOT_PREPARED, _PREPARED_TWICE):
+            # A pooler that the settings do not tell of.
             _with_pooler.add(connection.alias)
-            raise OperationalError(f"A session of database {connection.alias!r} was not kept: {error}") from error
-        raise
+        elif state != _PLAN_OUTDATED:
+            raise
+        # It is no fault of the values: the caller tries again on another connection.
+        raise OperationalError(f"A session of database {connection.alias!r} was not kept: {error}") from error
 
 
 def own_session(connection: BaseDatabaseWrapper) -> None:

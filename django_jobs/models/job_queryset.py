@@ -19,12 +19,13 @@ from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
-from .claim import ANY, COLUMNS, Kind, in_order, lock_candidates, with_history
+from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, has_come, lock_free_rows
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
+from .marks import Marks
 from .result import Result
-from .turn import CHOSEN_ID, EACH_QUEUE, OUTCOME_ATTEMPT, OUTCOME_ID, QUEUE, WORKER, Parts, Success, Turn
+from .turn import Success, turn_of
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -34,21 +35,8 @@ if TYPE_CHECKING:
 PRUNE_BATCH = 500
 
 
-_SUCCEEDED: dict[str, Any] = {"state": JobState.SUCCEEDED, "finished_at": Now()}
-
-# By database and kind of claim.
-_turns: dict[tuple[str, Kind], Turn] = {}
-
-
-def _taken_by(worker_id: Any) -> dict[str, Any]:
-    return {
-        "state": JobState.RUNNING,
-        "attempt": F("attempt") + 1,
-        "worker_id": worker_id,
-        "last_attempted_at": Now(),
-        "started_at": Coalesce("started_at", Now()),
-        "progress": None,
-    }
+# Rows, and what is to be changed in them.
+Update = tuple["JobQuerySet", dict[str, Any]]
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -141,43 +129,52 @@ class JobQuerySet(models.QuerySet["Job"]):
         rows = lock_candidates(kind.of(self.ready()), queue_names, limit)
         if not rows:
             return []
-        moved = self._to_take(worker_id, pk__in=[row[0] for row in rows]).update(**_taken_by(worker_id))
+        taken, changes = self.taking(worker_id, pk__in=[row[0] for row in rows])
+        moved = taken.update(**changes)
         if moved != len(rows):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return with_history(rows, worker_id, self.db)
 
     def take_turn(
-        self, worker_id: str, succeeded: Sequence[Success], queue_names: Sequence[str], limit: int, kind: Kind = ANY
+        self,
+        worker_id: str,
+        succeeded: Sequence[Success],
+        queue_names: Sequence[str],
+        limit: int,
+        kind: Kind = ANY,
+        marks: Marks | None = None,
     ) -> tuple[int, list[ClaimedJob]]:
         """Do ``succeed`` for each ``(id, attempt)`` and ``claim`` as one statement, where ``can_compile()`` says so.
 
-        Return how many the fence let through, and the claimed jobs.
+        Return how many the fence let through, and the claimed jobs. For ``marks`` see there.
         """
-        turn = _turns.get((self.db, kind)) or _turns.setdefault((self.db, kind), Turn(self._parts(kind), self.db))
-        done, rows = turn.take(worker_id, succeeded, queue_names, limit)
+        done, rows = turn_of(self, kind).take(worker_id, succeeded, queue_names, limit, marks)
         return done, with_history(rows, worker_id, self.db)
 
-    def _parts(self, kind: Kind) -> Parts:
-        ready = kind.of(self.ready())
-        return Parts(
-            finish=(self._fenced(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), _SUCCEEDED),
-            choose=lock_free_rows(in_order(ready, QUEUE)).values_list(*COLUMNS),
-            take=(self._to_take(WORKER, pk=CHOSEN_ID), _taken_by(WORKER)),
-            look=in_order(ready, EACH_QUEUE).values_list("id", "priority"),
-        )
-
-    def _to_take(self, worker_id: Any, **chosen: Any) -> JobQuerySet:
-        """Return the chosen jobs, which are locked, if the worker's lease is live."""
-        return self.filter(Exists(Worker.objects.using(self.db).leased().filter(worker_id=worker_id)), **chosen)
+    def taking(self, worker_id: Any, **chosen: Any) -> Update:
+        """Return the claim of the chosen jobs, which are locked, if the worker's lease is live."""
+        lease = Worker.objects.using(self.db).leased().filter(worker_id=worker_id)
+        changes = {
+            "state": JobState.RUNNING,
+            "attempt": F("attempt") + 1,
+            "worker_id": worker_id,
+            "last_attempted_at": Now(),
+            "started_at": Coalesce("started_at", Now()),
+            "progress": None,
+        }
+        return self.filter(Exists(lease), **chosen), changes
 
     def succeed(self, worker_id: str, attempt: int, ids: Collection[int]) -> int:
         """Finish this attempt of these jobs, except those that somebody has asked to cancel."""
-        return self._fenced(worker_id, attempt, pk__in=ids).update(**_SUCCEEDED)
+        rows, changes = self.finishing(worker_id, attempt, pk__in=ids)
+        return rows.update(**changes)
 
-    def _fenced(self, worker_id: Any, attempt: Any, **ids: Any) -> JobQuerySet:
+    def finishing(self, worker_id: Any, attempt: Any, **ids: Any) -> Update:
+        """Return the end of this attempt of jobs that have succeeded."""
         # The fence alone, without the state: with it the planner may walk the index of running jobs, which is
         # full of dead entries while a transaction is held open elsewhere. What has ended has a finished_at.
-        return self.filter(worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None, **ids)
+        fenced = self.filter(worker_id=worker_id, attempt=attempt, finished_at=None, cancel_requested_at=None, **ids)
+        return fenced, {"state": JobState.SUCCEEDED, "finished_at": Now()}
 
     def fail(self, worker_id: str, ids: Collection[int]) -> int:
         """End these jobs of the worker as failed; they stay as the dead-letter set."""

@@ -3,6 +3,7 @@
 ::
 
     WITH done AS (UPDATE: the successes that the fence lets through),
+         stored AS (INSERT: what those returned, if anything),
          chosen AS (SELECT: the first ready jobs of a queue, locked, without those that others have locked),
          taken AS (UPDATE: the chosen ones, if the worker's lease is live)
     SELECT how many were done and taken, and the chosen jobs
@@ -13,27 +14,37 @@ cannot be compiled (SQLite) ``JobQuerySet`` executes them one after the other.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
+from django.db.models import Model
 
 from ..exceptions import LeaseLost
+from .claim import COLUMNS, Kind, in_order
 from .compiled import Hole, compile_select, compile_update, execute
+from .database import lock_free_rows
+from .marks import Marks, Place
+from .result import Result
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
 
 WORKER, QUEUE, LIMIT = Hole("%(worker_id)s"), Hole("%(queue_name)s"), Hole("%(limit)s")
 CHOSEN_ID = Hole("ANY (ARRAY(SELECT id FROM chosen))")
+PRIORITY, MARK = Hole("%(priority)s"), Hole("%(mark)s")
 OUTCOME_ID, OUTCOME_ATTEMPT = Hole("outcome.id"), Hole("outcome.attempt")
 EACH_QUEUE = Hole("queue.name")
 
 _TURN = """
-WITH done AS ({finish} RETURNING 1),
+WITH done AS ({finish} RETURNING {job}.id, outcome.result),
+     stored AS (
+         INSERT INTO {result} (job_id, value) SELECT id, result::jsonb FROM done WHERE result IS NOT NULL
+         ON CONFLICT (job_id) DO UPDATE SET value = EXCLUDED.value
+     ),
      chosen AS MATERIALIZED ({choose}),
      taken AS ({take} RETURNING 1)
 SELECT count.done, count.taken, chosen.*, STATEMENT_TIMESTAMP()
@@ -41,45 +52,58 @@ FROM (SELECT (SELECT count(*) FROM done) AS done, (SELECT count(*) FROM taken) A
      LEFT JOIN chosen ON true
 """
 # The fence compares each job with the attempt of its own outcome.
-_OUTCOMES = " FROM unnest(%(ids)s::bigint[], %(attempts)s::int[]) AS outcome (id, attempt) WHERE "
+_OUTCOMES = """
+ FROM unnest(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::text[]) AS outcome (id, attempt, result) WHERE """
 _LOOK = """
 SELECT queue.name FROM unnest(%(queue_names)s::text[]) AS queue (name), LATERAL ({first}) AS first
 ORDER BY first.priority DESC, first.id LIMIT %(limit)s
 """
 
-# (id, attempt) of a job that has succeeded.
-Success = tuple[int, int]
+# (id, attempt) of a job that has succeeded, and what it returned, as JSON, if that is not None.
+Success = tuple[int, int, str | None]
 Row = tuple[Any, ...]
 
-
-class Parts(NamedTuple):
-    """The querysets of a turn, with holes in them, and what its two updates change."""
-
-    finish: tuple[JobQuerySet, dict[str, Any]]
-    choose: QuerySet[Any, Any]
-    take: tuple[JobQuerySet, dict[str, Any]]
-    look: QuerySet[Any, Any]
+# By database and kind of claim.
+_turns: dict[tuple[str, Kind], Turn] = {}
+_PRIORITY = COLUMNS.index("priority")
 
 
 class Turn:
     """The compiled statements of one kind of claim on one database."""
 
-    def __init__(self, parts: Parts, using: str) -> None:
-        self._using = using
+    def __init__(self, jobs: JobQuerySet, kind: Kind) -> None:
+        self._using = using = jobs.db
+        ready = kind.of(jobs.ready())
+        choose = lock_free_rows(in_order(ready, QUEUE)).values_list(*COLUMNS)
+        choose_from_mark = choose.filter(priority=PRIORITY, pk__gte=MARK)
         # Django compiles a query that locks only inside a transaction.
         with transaction.atomic(using=using):
-            finish = compile_update(*parts.finish, using).replace(" WHERE ", _OUTCOMES, 1)
-            choose, take = compile_select(parts.choose, using, LIMIT), compile_update(*parts.take, using)
-            self._turn = _TURN.format(finish=finish, choose=choose, take=take)
-            self._look = _LOOK.format(first=compile_select(parts.look, using, LIMIT))
+            finish = compile_update(*jobs.finishing(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), using)
+            finish = finish.replace(" WHERE ", _OUTCOMES, 1)
+            take = compile_update(*jobs.taking(WORKER, pk=CHOSEN_ID), using)
+            tables = {"job": _table(jobs.model, using), "result": _table(Result, using)}
+            self._turn, self._marked_turn = (
+                _TURN.format(finish=finish, choose=compile_select(chosen, using, LIMIT), take=take, **tables)
+                for chosen in (choose, choose_from_mark)
+            )
+        first = compile_select(in_order(ready, EACH_QUEUE).values_list("id", "priority"), using, LIMIT)
+        self._look = _LOOK.format(first=first)
 
     def take(
-        self, worker_id: str, succeeded: Sequence[Success], queue_names: Sequence[str], limit: int
+        self,
+        worker_id: str,
+        succeeded: Sequence[Success],
+        queue_names: Sequence[str],
+        limit: int,
+        marks: Marks | None = None,
     ) -> tuple[int, list[Row]]:
         """Return how many of ``succeeded`` the fence let through, and the claimed rows, see ``claim.COLUMNS``.
 
-        Raise LeaseLost when the lease has ended; nothing is claimed then, and the successes may be written.
+        With ``marks`` what is ready below them may be left for a later claim. Raise LeaseLost when the lease has ended;
+        nothing is claimed then, and the successes may be written.
         """
+        if len(queue_names) == 1 and limit and marks is not None:
+            return self._take_marked(worker_id, succeeded, queue_names[0], limit, marks)
         if len(queue_names) < 2 or not limit:
             return self._take_one(worker_id, succeeded, queue_names[0] if queue_names else "", limit)
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
@@ -113,20 +137,77 @@ class Turn:
                 rows += self._take_one(worker_id, (), name, share)[1]
         return done, rows
 
-    def _take_one(
-        self, worker_id: str, succeeded: Sequence[Success], queue_name: str, limit: int
+    def _take_marked(
+        self, worker_id: str, succeeded: Sequence[Success], queue_name: str, limit: int, marks: Marks
     ) -> tuple[int, list[Row]]:
-        values = {
+        done = 0
+        rows: list[Row] = []
+        for place in (*marks.of(queue_name), None):
+            began, room = time.monotonic(), limit - len(rows)
+            try:
+                ended, found = self._take_one(worker_id, succeeded, queue_name, room, place)
+            except LeaseLost:
+                if not rows:
+                    raise
+                # What has been claimed by now is: the lease's end is for the next turn.
+                break
+            done, succeeded, rows = done + ended, (), rows + found
+            if place is None:
+                marks.learn(queue_name, _places(found), len(found) == room, time.monotonic() - began)
+            else:
+                marks.move(queue_name, _places(found))
+            if len(rows) == limit:
+                break
+        return done, rows
+
+    def _take_one(
+        self,
+        worker_id: str,
+        succeeded: Sequence[Success],
+        queue_name: str,
+        limit: int,
+        place: Place | None = None,
+    ) -> tuple[int, list[Row]]:
+        """Claim from one queue; if a place in it is given, its priority only, and from its id on."""
+        values: dict[str, Any] = {
             # Written here, because the driver takes longer to make an array than the database to write the rows.
-            "ids": "{" + ",".join([str(job_id) for job_id, _ in succeeded]) + "}",
-            "attempts": "{" + ",".join([str(attempt) for _, attempt in succeeded]) + "}",
+            "ids": "{" + ",".join([str(job_id) for job_id, _, _ in succeeded]) + "}",
+            "attempts": "{" + ",".join([str(attempt) for _, attempt, _ in succeeded]) + "}",
+            "results": "{" + ",".join([_element(result) for _, _, result in succeeded]) + "}",
             "worker_id": worker_id,
             "queue_name": queue_name,
             "limit": limit,
         }
-        rows = execute(connections[self._using], self._turn, values)
+        statement = self._turn
+        if place is not None:
+            statement, values["priority"], values["mark"] = self._marked_turn, *place
+        rows = execute(connections[self._using], statement, values)
         done, taken = rows[0][:2]
         claimed = [row[2:] for row in rows if row[2] is not None]
         if taken != len(claimed):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return done, claimed
+
+
+def _element(text: str | None) -> str:
+    """Return a text as an element of a literal of PostgreSQL's arrays."""
+    if text is None:
+        return "NULL"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _table(model: type[Model], using: str) -> str:
+    return connections[using].ops.quote_name(model._meta.db_table)
+
+
+def _places(rows: Sequence[Row]) -> list[Place]:
+    return [(row[_PRIORITY], row[0]) for row in rows]
+
+
+def turn_of(jobs: JobQuerySet, kind: Kind) -> Turn:
+    """Return the statements of a kind of claim, compiled when they are needed first."""
+    turn = _turns.get((jobs.db, kind))
+    if turn is None:
+        turn = _turns[jobs.db, kind] = Turn(jobs, kind)
+    return turn

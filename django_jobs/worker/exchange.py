@@ -23,6 +23,7 @@ from ..models.claim import ANY
 from ..models.compiled import can_compile, own_session
 from ..models.completion import Written, give_back_unknown, write_progress
 from ..models.database import exclusive, jobs_connection
+from ..models.marks import Marks
 from ..models.queue import matches
 from ..outcomes import ClaimedJob, Failure, Outcome
 from .announcer import Announcer
@@ -76,13 +77,12 @@ class Exchange(Service):
         self._outbox = Outbox(worker_id)
         self._held: dict[int, ClaimedJob] = {}
         self._progress = ProgressBoard()
+        self._marks = Marks()
         self._queues: list[str] = []
-        self._look_at = 0.0
-        self._report_at = self._reported_at = 0.0
+        self._look_at = self._report_at = self._reported_at = 0.0
         self._reported = (0, 0)
         self._must_reconcile = True
-        self._abandons = False
-        self._found_nothing = False
+        self._abandons = self._found_nothing = False
         # Of jobs that a hint has told of, since the last claim; and when to look for others that it speaks for.
         self._has_heard, self._looks_again = False, [0.0]
 
@@ -277,7 +277,7 @@ class Exchange(Service):
         if successes is None or not can_compile(jobs_connection()):
             return self._take_turn_in_steps(progress, wanted)
         kind, limit = (wanted.kind, wanted.limit) if wanted is not None else (ANY, 0)
-        done, claimed = Job.objects.take_turn(self.worker_id, successes, self._queues, limit, kind)
+        done, claimed = Job.objects.take_turn(self.worker_id, successes, self._queues, limit, kind, self._marks)
         self._take_on(claimed)
         if done == len(successes):
             self._after_commit(Written(done=list(self._outbox.waiting)))

@@ -294,8 +294,8 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
         "started_at": job.started_at,
         "finished_at": None,
         "last_attempted_at": job.last_attempted_at,
-        "args": _if_readable(job.args, []),
-        "kwargs": _if_readable(job.kwargs, {}),
+        "args": _readable(job.args, []),
+        "kwargs": _readable(job.kwargs, {}),
         "backend": job.backend,
         "errors": [
             TaskError(exception_class_path=past.exception_class, traceback=past.traceback)
@@ -307,8 +307,8 @@ def result_of_running(job: ClaimedJob, **changes: Any) -> JobResult:
     return JobResult(**(values | changes))
 
 
-def _if_readable(arguments: Any, otherwise: Any) -> Any:
-    return otherwise if isinstance(arguments, Unreadable) else arguments
+def _readable(value: Any, otherwise: Any) -> Any:
+    return otherwise if isinstance(value, Unreadable) else value
 
 
 def backend_class(job: ClaimedJob) -> type:

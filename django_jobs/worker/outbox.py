@@ -6,6 +6,7 @@ itself only: then each is written in a transaction of its own, and that one is w
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from queue import Empty, SimpleQueue
@@ -56,11 +57,11 @@ class Outbox:
         return self._waiting
 
     def plain_successes(self) -> list[Success] | None:
-        """Return ``(id, attempt)`` of what waits if all of it has succeeded, with nothing to store besides; else None."""
+        """Return ``(id, attempt, result as JSON)`` of what waits if all of it has just succeeded; else None."""
         plain = [
-            (outcome.job.id, outcome.job.attempt)
-            for outcome in self._waiting
-            if outcome.verb == "succeed" and outcome.result is None and outcome.meta is None
+            (job.id, job.attempt, None if result is None else json.dumps(result))
+            for job, verb, _, result, _, _, _, meta, _ in self._waiting
+            if verb == "succeed" and meta is None
         ]
         return plain if len(plain) == len(self._waiting) else None
 

@@ -232,6 +232,7 @@ def hold():
 """
 
 
+@pytest.mark.slow
 class TestReload:
     @pytest.fixture
     def app(self, tmp_path: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The measures, one module each; ``catalog.py`` has the table of them."""

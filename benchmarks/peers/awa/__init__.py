@@ -1,0 +1,1 @@
+"""awa: a core in Rust with Python bindings."""

@@ -1,0 +1,1 @@
+"""dj_queue: Solid Queue for Django."""

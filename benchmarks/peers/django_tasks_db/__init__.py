@@ -1,0 +1,1 @@
+"""django-tasks-db: the reference backend of the tasks framework."""

@@ -1,0 +1,1 @@
+"""oban: the Python port of the Elixir job queue."""

@@ -1,0 +1,1 @@
+"""django_jobs, from this checkout, in the environment of the benchmark itself."""

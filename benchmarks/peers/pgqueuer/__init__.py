@@ -1,0 +1,1 @@
+"""pgqueuer: asyncio on asyncpg."""

@@ -1,0 +1,1 @@
+"""procrastinate: one job per call of a function in the database."""

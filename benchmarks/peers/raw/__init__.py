@@ -1,0 +1,1 @@
+"""No queue at all: the least that PostgreSQL and psycopg need."""

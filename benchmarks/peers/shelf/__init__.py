@@ -1,0 +1,1 @@
+"""A Django app with one table, for the jobs that use the ORM."""

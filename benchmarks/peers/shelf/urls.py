@@ -1,0 +1,3 @@
+"""No pages: the settings must name a module."""
+
+urlpatterns: list[object] = []
