@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import environ
@@ -120,6 +121,20 @@ def database() -> str:
     """Return the alias of the database that holds the jobs tables."""
     alias: str = read("DATABASE")
     return alias
+
+
+@contextmanager
+def changed(**values: Any) -> Iterator[None]:
+    """Give settings other values for a while, in every thread of this process. For commands: they have it to themselves."""
+    before = getattr(settings, "DJANGO_JOBS", None)
+    settings.DJANGO_JOBS = _dict() | values
+    try:
+        yield
+    finally:
+        if before is None:
+            del settings.DJANGO_JOBS
+        else:
+            settings.DJANGO_JOBS = before
 
 
 class Option(NamedTuple):

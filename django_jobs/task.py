@@ -225,6 +225,12 @@ def declare(task: DjangoTask) -> None:
             _declared[name] = task
 
 
+def withdraw(task: DjangoTask) -> None:
+    """Take a declaration back: nothing runs under its names any more."""
+    for name in (path_of(task), *getattr(task, "aliases", ())):
+        _declared.pop(name, None)
+
+
 def find_task(path: str) -> DjangoTask:
     """Return the declared task that job rows call ``path``. Raise UnknownTask; never import anything.
 

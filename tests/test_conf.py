@@ -163,3 +163,18 @@ def test_a_lease_that_ends_before_it_is_renewed_is_refused(settings: Any, timeou
 
     with pytest.raises(InvalidOption, match=r"HEARTBEAT_TIMEOUT \(\d+ s\) must be longer than HEARTBEAT_INTERVAL"):
         conf.worker_options({"HEARTBEAT_TIMEOUT": timeout})
+
+
+@pytest.mark.parametrize("before", [None, {"QUEUES": ["mail"]}])
+def test_settings_can_be_changed_for_a_while(settings: Any, before: dict[str, Any] | None) -> None:
+    del settings.DJANGO_JOBS
+    if before is not None:
+        settings.DJANGO_JOBS = before
+
+    with pytest.raises(KeyError), conf.changed(DATABASE="other"):
+        inside = conf.database(), conf.read("QUEUES")
+        raise KeyError
+
+    assert inside == ("other", ["mail"] if before else [])
+    assert conf.database() == "default"
+    assert getattr(settings, "DJANGO_JOBS", None) == before

@@ -14,7 +14,7 @@ import pytest
 from django_jobs import task
 from django_jobs.compat import DjangoTask, InvalidTask
 from django_jobs.exceptions import UnknownTask
-from django_jobs.task import Task, declared_tasks, discover_tasks, find_task, path_of
+from django_jobs.task import Task, declared_tasks, discover_tasks, find_task, path_of, withdraw
 
 from . import tasks
 
@@ -282,3 +282,14 @@ def test_the_task_modules_of_every_installed_app_are_imported(
     discover_tasks()
 
     assert sys.modules["tests.errands"].found is True
+
+
+def test_a_declaration_can_be_taken_back_with_all_its_names() -> None:
+    declared = Task(func=tasks.noop.func, registered_name="for.a.while", aliases=("of.old",), run_after=None)
+
+    withdraw(declared)
+
+    for name in ("for.a.while", "of.old"):
+        with pytest.raises(UnknownTask):
+            find_task(name)
+    assert find_task("tests.tasks.noop") is tasks.noop
