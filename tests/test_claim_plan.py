@@ -42,6 +42,7 @@ _VALUES: dict[str, Any] = {
     "queue_name": "default",
     "limit": 100,
     "results": "{}",
+    "longest_wait": 3600.0,
     "priority": 0,
     "mark": 1,
     "queue_names": QUEUES,

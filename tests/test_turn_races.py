@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from django_jobs.models import Attempt, Job, Queue
+from django_jobs.models import turn as turn_module
+from django_jobs.models.database import lock_free_rows
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import ClaimedJob
 from django_jobs.states import JobState
@@ -27,6 +29,12 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, needs_c
 READY, RUNNING, SUCCEEDED, CANCELLED = JobState.READY, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED
 
 Claims = tuple[int, list[ClaimedJob]]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no turn has waited for too long unless the test says so."""
+    monkeypatch.setattr(turn_module, "LONGEST_WAIT", 3600.0)
 
 
 @pytest.fixture(autouse=True)
@@ -186,8 +194,7 @@ def test_a_turn_that_had_to_wait_claims_the_jobs_as_they_are_by_then(turns: Riva
         Job.objects.filter(pk=raised).update(priority=50)
         Job.objects.filter(pk=moved).update(queue_name="elsewhere")
         Job.objects.filter(pk=deleted).delete()
-        # The turn has locked the first of all.
-        between = Job.objects.ready().filter(pk__gt=first, pk__lt=taken)
+        between = Job.objects.ready().filter(pk__gte=first, pk__lt=taken)
         between.filter(queue_name="default").update(queue_name="for a moment")
         [theirs] = claim("w2", 1)
         Job.objects.filter(queue_name="for a moment").update(queue_name="default")
@@ -434,3 +441,18 @@ def test_a_success_that_is_refused_in_a_turn_of_several_queues_does_not_cost_its
 
     assert (done, ids_of(jobs)) == (1, ids)
     assert states([lost.id, kept.id]) == [RUNNING, SUCCEEDED]
+
+
+def test_a_turn_that_had_to_wait_for_long_claims_nothing_and_locks_nothing_meanwhile(
+    turns: Rival, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = claimed()
+    ids = enqueue(2)
+    monkeypatch.setattr(turn_module, "LONGEST_WAIT", 0.0)
+    with waiting(turns, ended) as turn, transaction.atomic():
+        meanwhile = list(lock_free_rows(Job.objects.ready()).values_list("pk", flat=True))
+
+    done, jobs = turn.result(TIMEOUT)
+
+    assert (done, jobs) == (1, [])
+    assert sorted(meanwhile) == ids

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -77,6 +78,8 @@ def _literal(value: Any) -> str:
         return "NULL"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, timedelta):
+        return f"interval '{value.total_seconds()} seconds'"
     assert isinstance(value, str), value
     return "'" + str(value).replace("'", "''").replace("%", "%%") + "'"
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # 500 keeps each DELETE well under a second, so that claims and autovacuum never wait long behind it.
 PRUNE_BATCH = 500
 
+# For how long a lease must go on after a claim: nobody takes the jobs before the claim has committed.
+LEASE_MARGIN = timedelta(milliseconds=200)
+
 
 # Rows, and what is to be changed in them.
 Update = tuple["JobQuerySet", dict[str, Any]]
@@ -153,7 +156,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def taking(self, worker_id: Any, **chosen: Any) -> Update:
         """Return the claim of the chosen jobs, which are locked, if the worker's lease is live."""
-        lease = Worker.objects.using(self.db).leased().filter(worker_id=worker_id)
+        lease = Worker.objects.using(self.db).leased(LEASE_MARGIN).filter(worker_id=worker_id)
         changes = {
             "state": JobState.RUNNING,
             "attempt": F("attempt") + 1,

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import Model
+from django.db.models import BooleanField, Model
 
 from ..exceptions import LeaseLost
 from .claim import COLUMNS, Kind, in_order
@@ -38,6 +38,15 @@ CHOSEN_ID = Hole("ANY (ARRAY(SELECT id FROM chosen))")
 PRIORITY, MARK = Hole("%(priority)s"), Hole("%(mark)s")
 OUTCOME_ID, OUTCOME_ATTEMPT = Hole("outcome.id"), Hole("outcome.attempt")
 EACH_QUEUE = Hole("queue.name")
+
+# A turn sees the lease and the pauses as they were when it began. If its successes had to wait for somebody's lock, that
+# may be long ago: after so many seconds it claims nothing. Asked of ``done``, so that nothing is locked meanwhile.
+LONGEST_WAIT = 0.1
+IS_IN_TIME = Hole(
+    "(SELECT clock_timestamp() < STATEMENT_TIMESTAMP() + make_interval(secs => %(longest_wait)s)"
+    " FROM (SELECT count(*) FROM done) AS finished)",
+    output_field=BooleanField(),
+)
 
 _TURN = """
 WITH done AS ({finish} RETURNING {job}.id, outcome.result),
@@ -74,7 +83,7 @@ class Turn:
     def __init__(self, jobs: JobQuerySet, kind: Kind) -> None:
         self._using = using = jobs.db
         ready = kind.of(jobs.ready())
-        choose = lock_free_rows(in_order(ready, QUEUE)).values_list(*COLUMNS)
+        choose = lock_free_rows(in_order(ready, QUEUE)).filter(IS_IN_TIME).values_list(*COLUMNS)
         choose_from_mark = choose.filter(priority=PRIORITY, pk__gte=MARK)
         # Django compiles a query that locks only inside a transaction.
         with transaction.atomic(using=using):
@@ -177,6 +186,7 @@ class Turn:
             "worker_id": worker_id,
             "queue_name": queue_name,
             "limit": limit,
+            "longest_wait": LONGEST_WAIT,
         }
         statement = self._turn
         if place is not None:

@@ -31,9 +31,9 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Return the processes that have not been stopped or marked lost."""
         return self.filter(state__in=LIVE_WORKER)
 
-    def leased(self) -> WorkerQuerySet:
-        """Return the processes whose lease is live now."""
-        return self.live().filter(expires_at__gt=Now())
+    def leased(self, margin: timedelta = timedelta()) -> WorkerQuerySet:
+        """Return the processes whose lease is live now, and for ``margin`` more."""
+        return self.live().filter(expires_at__gt=from_now(margin) if margin else Now())
 
     def register(self, worker_id: str, lease: timedelta, **fields: Any) -> None:
         """Write the row of a process that starts, with a lease of this length.
