@@ -61,7 +61,7 @@ SETTINGS: dict[str, Setting] = {
         ),
         _option("HEARTBEAT_INTERVAL", 10.0, float, "s", "How often a worker's lease is renewed.", 0.01),
         _option(
-            "HEARTBEAT_TIMEOUT", 30.0, float, "s", "How long a lease lasts; then the worker's jobs are rescued.", 0.05
+            "HEARTBEAT_TIMEOUT", 30.0, float, "s", "How long a lease lasts; then the worker's jobs are rescued.", 0.5
         ),
         _option("HANG_TIMEOUT", 300.0, float, "s", "A worker whose loops stand still this long is killed.", 1),
         _option("POLL_INTERVAL", 1.0, float, "s", "How often to look for jobs when no notification came.", 0.01),

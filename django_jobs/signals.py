@@ -67,12 +67,14 @@ def is_heard(signal: Signal, *, failed: bool = False) -> bool:
     for the record of a failed job, which ``task_finished`` logs as an error. Takes half a microsecond, three where
     handlers have to be asked; any thread may call it.
     """
-    if not signal.receivers:
+    # Taken once: another thread may connect or disconnect meanwhile.
+    receivers = list(signal.receivers)
+    if not receivers:
         return False
     own = LOG_RECEIVERS.get(signal)
     # An entry begins with its key, which begins with the id of the receiver. Two entries: the other one counts, or is
     # dead and not yet forgotten.
-    if own is None or len(signal.receivers) > 1 or signal.receivers[0][0][0] != id(own.receiver):
+    if own is None or len(receivers) > 1 or receivers[0][0][0] != id(own.receiver):
         return True
     return _would_be_logged(framework_logger, own.on_failure if failed else own.level)
 

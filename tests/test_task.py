@@ -285,7 +285,7 @@ def test_the_task_modules_of_every_installed_app_are_imported(
 
 
 def test_a_declaration_can_be_taken_back_with_all_its_names() -> None:
-    declared = Task(func=tasks.noop.func, registered_name="for.a.while", aliases=("of.old",), run_after=None)
+    declared = task(name="for.a.while", aliases=["of.old"])(tasks.noop.func)
 
     withdraw(declared)
 

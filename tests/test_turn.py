@@ -27,7 +27,7 @@ from .exchanges import Hand, enqueue
 from .own_sessions import needs_compiling
 from .rows import HOUR, claim, claimed, end_lease, outcome, row, start_worker, write
 
-pytestmark = [pytest.mark.django_db, needs_compiling]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, needs_compiling]
 
 T = TypeVar("T")
 QUEUES = ["a", "b", "c"]

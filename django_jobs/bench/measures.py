@@ -85,7 +85,7 @@ def enqueue_at_once(bench: Bench) -> Figures:
     count = min(bench.jobs, _MOST_AT_ONCE)
     round_trip()
     begin = time.perf_counter()
-    _enqueue(bench.tasks.noop, count)
+    _enqueue(bench, bench.tasks.noop, count)
     return {"jobs/s": count / (time.perf_counter() - begin)}
 
 
@@ -142,7 +142,7 @@ def _run(bench: Bench, task: Task, count: int, **options: Any) -> tuple[float, f
         worker.pause()
         done = worker.stats()["processed"]
         bench.tasks.stamp.enqueue(0)
-        _enqueue(task, count)
+        _enqueue(bench, task, count)
         analyze()
         cpu = time.process_time()
         worker.resume()
@@ -150,8 +150,10 @@ def _run(bench: Bench, task: Task, count: int, **options: Any) -> tuple[float, f
         return time.perf_counter() - bodies.begun[0], time.process_time() - cpu
 
 
-def _enqueue(task: Task, count: int) -> None:
-    task.enqueue_many([((), {})] * count)
+def _enqueue(bench: Bench, task: Task, count: int) -> None:
+    for done in range(0, count, _MOST_AT_ONCE):
+        bench.checkpoint()
+        task.enqueue_many([((), {})] * min(_MOST_AT_ONCE, count - done))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The worker's one conversation with the database about jobs.
 
-Each turn is one transaction: write the outcomes that have piled up, then claim the next jobs. Whatever piles up while one
-turn commits goes with the next, so batches grow by themselves under load and nothing waits for a timer.
+Each turn writes the outcomes that have piled up, then claims the next jobs: in one transaction, or in several of which
+none claims before the outcomes are written. Whatever piles up meanwhile goes with the next turn, so batches grow by
+themselves under load and nothing waits for a timer.
 Only this thread claims, so ``_held`` (claimed, and not yet written) is exactly what the database should say this
 worker runs; a difference, which a commit that failed half-way can leave, is given back.
 """
@@ -25,7 +26,8 @@ from ..models.completion import Written, give_back_unknown, write_progress
 from ..models.database import exclusive, jobs_connection
 from ..models.marks import Marks
 from ..models.queue import matches
-from ..outcomes import ClaimedJob, Failure, Outcome
+from ..models.turn import LONGEST_WAIT
+from ..outcomes import ClaimedJob, Outcome
 from .announcer import Announcer
 from .capacity import Capacity, Wanted
 from .options import WorkerOptions
@@ -41,9 +43,6 @@ logger = logging.getLogger("django_jobs")
 # and how soon it writes new counters (seconds).
 LOOK_INTERVAL = 1.0
 NEWS_INTERVAL = 2.0
-
-_GIVEN_BACK = Failure("django_jobs.exceptions.JobInterrupted", "The worker gave the job back before it was done.")
-_CANCELLED = Failure("django_jobs.exceptions.JobCancelled", "The job was cancelled before it began.")
 
 
 class Exchange(Service):
@@ -83,8 +82,8 @@ class Exchange(Service):
         self._reported = (0, 0)
         self._must_reconcile = True
         self._abandons = self._found_nothing = False
-        # Of jobs that a hint has told of, since the last claim; and when to look for others that it speaks for.
-        self._has_heard, self._looks_again = False, [0.0]
+        # Of jobs that a hint has told of, since the last claim.
+        self._has_heard = False
 
     # From other threads
 
@@ -144,7 +143,7 @@ class Exchange(Service):
             kind, _, name = heard.partition(" ")
             if kind == notifications.READY and name in self._queues:
                 self._has_heard = True
-                self._looks_again = [time.monotonic() + after for after in notifications.LOOKS_AGAIN]
+                self._wakeup.look_again()
                 continue
             if kind == notifications.DUE:
                 self._owner.on_due()
@@ -169,12 +168,10 @@ class Exchange(Service):
         self.wake()
 
     def _pause(self) -> float:
-        now = time.monotonic()
-        self._looks_again = [at for at in self._looks_again if at > now]
+        until_look = self._look_at - time.monotonic()
         search_in = self._capacity.search_in() if self._has_heard else None
         sooner = [seconds for seconds in (self._progress.due_in(), search_in) if seconds is not None]
-        sooner += [at - now for at in (self._look_at, *self._looks_again)]
-        return max(0.0, min(*sooner, self._poll_interval * random.uniform(0.9, 1.1)))
+        return max(0.0, min(until_look, *sooner, self._poll_interval * random.uniform(0.9, 1.1)))
 
     def _look_around(self) -> None:
         """Look at what changes slowly: the queues served, requests to cancel, our own row."""
@@ -218,27 +215,26 @@ class Exchange(Service):
         closed = {job.queue_name for job in self._held.values()}.difference(self._queues)
         if everything or closed:
             unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)
-            self._outbox.add(Outcome(job, "release", failure=_GIVEN_BACK) for job in unbegun)
+            self._outbox.give_back(unbegun)
         if self._abandons:
-            still_held = self._outbox.without_waiting(self._held.values())
-            self._outbox.add([Outcome(job, "release", failure=_GIVEN_BACK) for job in still_held])
+            self._outbox.give_back(self._outbox.without_waiting(self._held.values()))
 
     def _pass_on_cancellations(self) -> None:
         requested = Job.objects.held_by(self.worker_id).exclude(cancel_requested_at=None)
         ids = set(requested.values_list("pk", flat=True)) & set(self._held)
         if ids:
             unbegun = self._capacity.take_back(lambda job: job.id in ids)
-            self._outbox.add(Outcome(job, "cancel", failure=_CANCELLED, exception=JobCancelled()) for job in unbegun)
+            self._outbox.cancel(unbegun)
             self._capacity.interrupt(ids, JobCancelled)
 
     def _turn(self) -> bool:
-        """Write and claim in one transaction. True: there is likely more to claim at once."""
+        """Write what waits and claim. True: there is likely more to claim at once."""
         progress = self._progress.due(outcome.job.id for outcome in self._outbox.waiting)
         wanted = self._wanted()
         self._found_nothing = False
         if not (self._outbox.waiting or progress or wanted):
             return False
-        began = time.monotonic()
+        began, had_outcomes = time.monotonic(), bool(self._outbox.waiting)
         try:
             claimed = self._write_and_claim(progress, wanted)
         except LeaseLost as lost:
@@ -249,16 +245,19 @@ class Exchange(Service):
                 raise
             # It may be the one that was refused, and is worth no more than that.
             self._progress.take_down(progress)
+            self._must_reconcile = True
             self._write_each(error)
             return False
         self._progress.take_down(progress)
         if wanted is None:
             return False
-        self._found_nothing = not claimed
-        is_full = claimed == wanted.limit
+        seconds, is_full = time.monotonic() - began, claimed == wanted.limit
+        # Its outcomes may have kept it so long that it did not claim; the next turn has fewer.
+        is_late = had_outcomes and seconds > LONGEST_WAIT
+        self._found_nothing = not claimed and not is_late
         if wanted.is_search and not is_full:
-            self._capacity.found_few(time.monotonic() - began)
-        return is_full and self._wanted() is not None
+            self._capacity.found_few(seconds)
+        return (is_full or is_late) and self._wanted() is not None
 
     def _wanted(self) -> Wanted | None:
         """Return what there is room for."""

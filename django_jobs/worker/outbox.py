@@ -13,13 +13,18 @@ from queue import Empty, SimpleQueue
 
 from django.db import DatabaseError, OperationalError
 
+from ..exceptions import JobCancelled
 from ..models.completion import Written, write_outcomes
 from ..models.database import exclusive
 from ..models.turn import Success
-from ..outcomes import ClaimedJob, Outcome
+from ..outcomes import ClaimedJob, Failure, Outcome
 from .failures import describe_failure
 
 logger = logging.getLogger("django_jobs")
+
+
+_GIVEN_BACK = Failure("django_jobs.exceptions.JobInterrupted", "The worker gave the job back before it was done.")
+_CANCELLED = Failure("django_jobs.exceptions.JobCancelled", "The job was cancelled before it began.")
 
 
 class Outbox:
@@ -48,9 +53,13 @@ class Outbox:
                 self._waiting += arrived
                 return arrived
 
-    def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Let outcomes that the exchange has made itself wait for the next transaction."""
-        self._waiting += outcomes
+    def give_back(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Let the release of these jobs wait for the next transaction."""
+        self._waiting += [Outcome(job, "release", failure=_GIVEN_BACK) for job in jobs]
+
+    def cancel(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Let the end of these jobs, which have not begun, wait for the next transaction."""
+        self._waiting += [Outcome(job, "cancel", failure=_CANCELLED, exception=JobCancelled()) for job in jobs]
 
     @property
     def waiting(self) -> Collection[Outcome]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from django.db import Error
 
 from ..models.database import jobs_connection
-from ..notifications import Listener, can_notify
+from ..notifications import LOOKS_AGAIN, Listener, can_notify
 
 logger = logging.getLogger("django_jobs")
 
@@ -31,6 +31,8 @@ class Wakeup:
         self._relisten_at = 0.0
         self._is_waiting = False
         self._is_woken = False
+        # When waits end though nothing has happened.
+        self._looks: list[float] = []
 
     def wake(self) -> None:
         """End the wait, or the next one. Any thread may call this; cheap while nobody waits."""
@@ -39,6 +41,10 @@ class Wakeup:
             with suppress(BlockingIOError, OSError):
                 os.write(self._write, b"!")
 
+    def look_again(self) -> None:
+        """End a wait also when the jobs may be there that the last hint speaks for; see ``notifications``."""
+        self._looks = [time.monotonic() + after for after in LOOKS_AGAIN]
+
     def wait(self, seconds: float) -> set[str]:
         """Wait for any of the three; return the hints that have been heard."""
         self._open()
@@ -46,7 +52,7 @@ class Wakeup:
         self._is_waiting = True
         try:
             # Looked at after the flag is up: a wake-up in between writes to the pipe.
-            seconds = 0 if self._is_woken else max(seconds, 0)
+            seconds = 0 if self._is_woken else max(self._until_look(seconds), 0)
             readable = self._readable_within(seconds)
             if self._read in readable:
                 with suppress(BlockingIOError):
@@ -71,6 +77,11 @@ class Wakeup:
             self._read, self._write = os.pipe()
             os.set_blocking(self._read, False)
             os.set_blocking(self._write, False)
+
+    def _until_look(self, seconds: float) -> float:
+        now = time.monotonic()
+        self._looks = [at for at in self._looks if at > now]
+        return min([seconds, *(at - now for at in self._looks)])
 
     def _readable_within(self, seconds: float) -> list[int]:
         # Not select(), which takes no number above 1023, and a job may have many files open.
