@@ -14,7 +14,7 @@ POSTGRES := $(BIN)/python -m example_project.postgres run
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres test-sqlite coverage bench lint clean
+.PHONY: help demo test test-postgres test-sqlite faults coverage bench lint clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
@@ -33,6 +33,14 @@ test-postgres: $(VENV)/.installed-test ## Run the test suite on an embedded Post
 
 test-sqlite: $(VENV)/.installed-test ## Run the test suite on SQLite only
 	env -u DATABASE_URL $(PYTEST)
+
+FAULTS := $(PYTEST) tests/process tests/faults --all-faults
+
+faults: $(VENV)/.installed-test ## Run every fault, also those that take long, on PostgreSQL and on SQLite
+	@failed=; \
+	$(POSTGRES) --fast -- $(FAULTS) || failed="PostgreSQL"; \
+	env -u DATABASE_URL $(FAULTS) || failed="$${failed:+$$failed and }SQLite"; \
+	if [ -n "$$failed" ]; then echo "Faults broke it on $$failed."; exit 1; fi
 
 coverage: $(VENV)/.installed-dev ## Measure which lines the tests run, on both databases
 	$(BIN)/coverage erase

@@ -19,6 +19,20 @@ __all__ = ["wait_until"]
 STARTED = pytest.StashKey[RunWorker]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that ``make faults`` gives."""
+    parser.addoption("--all-faults", action="store_true", help="run the long stories of faults too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long stories to ``make faults``."""
+    if config.getoption("--all-faults"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 def pytest_report_header() -> str:
     """Say on which database the tests run."""
     address = urlsplit(settings.DATABASE_URL)
