@@ -29,8 +29,9 @@ from .compat import (
     task_enqueued,
 )
 from .exceptions import UnknownTask
+from .options import LONGEST_QUEUE_NAME, is_name
 from .states import ERROR_OUTCOMES, JobState
-from .task import LONGEST_QUEUE_NAME, Task, find_task, is_name
+from .task import Task, find_task
 
 if TYPE_CHECKING:
     from datetime import datetime

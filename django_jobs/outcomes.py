@@ -79,7 +79,8 @@ class Outcome(NamedTuple):
     ``verb`` is one of succeed, fail, retry, snooze, cancel, release; ``delay`` (seconds) goes with retry and
     snooze; ``began`` is when the attempt began and ``duration`` how long the function ran (seconds, by the worker's
     monotonic clock).
-    ``result`` is None or what JSON holds. ``meta`` is None when the job did not change it.
+    ``result`` is None or what JSON holds. ``meta`` is None when the job did not change it. ``is_written``: an atomic
+    job has written this in its own transaction.
     """
 
     job: ClaimedJob
@@ -91,3 +92,4 @@ class Outcome(NamedTuple):
     exception: BaseException | None = None
     meta: Mapping[str, Any] | None = None
     began: float | None = None
+    is_written: bool = False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import import_module
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
@@ -22,12 +22,10 @@ from . import conf
 from .compat import DjangoTask, InvalidTask, TaskContext
 from .context import JobContext, current_job
 from .exceptions import UnknownTask
-from .retries import Backoff, exponential, to_seconds
+from .options import TaskOptions, check_options
+from .retries import Backoff, exponential
 
 DEFAULT_BACKOFF = exponential()
-LONGEST_PATH = 255
-LONGEST_QUEUE_NAME = 100
-MOST_ATTEMPTS = 32767
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -45,6 +43,9 @@ class Task(DjangoTask):
     - ``backoff``: ``(exception, task_result) -> seconds | timedelta | None`` until the next attempt; None fails the job.
     - ``retry_on``: exception classes that are retried; ``ignore_on``: those that are not, and win.
     - ``meta``: a dict stored with each job.
+    - ``atomic``: what the function writes to ``DJANGO_JOBS["DATABASE"]``, and that the job has succeeded, is committed
+      in one transaction: both or neither, whenever the worker dies. Not for ``async def``. What an attempt wrote that
+      raises is rolled back. SQLite lets nobody else write meanwhile.
     - ``unique_key``: at most one unfinished job may have it; enqueueing another returns the first.
     - ``delay``: what ``using(run_after=timedelta)`` set; counted from the database's clock at enqueue.
     """
@@ -56,11 +57,12 @@ class Task(DjangoTask):
     retry_on: tuple[type[BaseException], ...] = (BaseException,)
     ignore_on: tuple[type[BaseException], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    atomic: bool = False
     unique_key: str | None = None
     delay: timedelta | None = None
 
     def __post_init__(self) -> None:
-        _check_options(self)
+        check_options(self)
         DjangoTask.__post_init__(self)
         declare(self)
 
@@ -141,61 +143,34 @@ def enqueue_many(jobs: Iterable[tuple[DjangoTask | str, Sequence[Any], Mapping[s
     return results
 
 
+# Django's Task has no defaults for these.
+_DJANGOS = {"priority": 0, "queue_name": "default", "backend": "default", "takes_context": False}
+
+
 @overload
 def task(function: Callable[..., Any], /) -> Task: ...
 @overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[..., Any]], Task]: ...
 def task(
-    *,
-    name: str | None = None,
-    aliases: Iterable[str] = (),
-    priority: int = 0,
-    queue_name: str = "default",
-    backend: str = "default",
-    takes_context: bool = False,
-    max_attempts: int | None = None,
-    backoff: Backoff | None = None,
-    retry_on: type[BaseException] | Iterable[type[BaseException]] | None = None,
-    ignore_on: type[BaseException] | Iterable[type[BaseException]] = (),
-    meta: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[..., Any]], Task]: ...
-def task(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    aliases: Iterable[str] = (),
-    priority: int = 0,
-    queue_name: str = "default",
-    backend: str = "default",
-    takes_context: bool = False,
-    max_attempts: int | None = None,
-    backoff: Backoff | None = None,
-    retry_on: type[BaseException] | Iterable[type[BaseException]] | None = None,
-    ignore_on: type[BaseException] | Iterable[type[BaseException]] = (),
-    meta: Mapping[str, Any] | None = None,
+    function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]
 ) -> Task | Callable[[Callable[..., Any]], Task]:
     """Declare a module-level function, plain or ``async def``, as a task.
 
     Use it bare or with options; see ``Task`` for what each means. Raise InvalidTask for an option that
-    cannot work and for a name that another function has.
+    cannot work and for a name that another function has, TypeError for an option that does not exist.
     """
-    options: dict[str, Any] = {
-        "registered_name": name,
-        "aliases": aliases,
-        "priority": priority,
-        "queue_name": queue_name,
-        "backend": backend,
-        "takes_context": takes_context,
-        "max_attempts": max_attempts,
-        "backoff": backoff,
-        "retry_on": retry_on,
-        "ignore_on": ignore_on,
-        "meta": meta,
-    }
-    options = {option: value for option, value in options.items() if value is not None}
+    for option in options:
+        if option not in TaskOptions.__annotations__:
+            suggestion = conf.closest(option, TaskOptions.__annotations__)
+            raise TypeError(
+                f"@task has no option {option!r}." + (f" Did you mean {suggestion!r}?" if suggestion else "")
+            )
+    given: dict[str, Any] = _DJANGOS | {name: value for name, value in options.items() if value is not None}
+    if "name" in given:
+        given["registered_name"] = given.pop("name")
 
     def decorate(function: Callable[..., Any]) -> Task:
-        return _task_of(function, options)
+        return _task_of(function, given)
 
     return decorate(function) if function is not None else decorate
 
@@ -280,57 +255,3 @@ _CHANGEABLE = ("priority", "queue_name", "run_after", "backend", "max_attempts",
 def _restore(path: str, changes: dict[str, Any]) -> DjangoTask:
     """Return the declared task with the options that a pickled copy of it had."""
     return dataclasses.replace(find_task(path), **changes)
-
-
-def _check_options(task: Task) -> None:
-    """Bring the options into their stored form, or raise InvalidTask naming the one that cannot work."""
-
-    def refuse(problem: str) -> InvalidTask:
-        return InvalidTask(f"Task {task.module_path}: {problem}")
-
-    attempts = task.max_attempts
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MOST_ATTEMPTS:
-        raise refuse(f"max_attempts must be a whole number between 1 and {MOST_ATTEMPTS}, not {attempts!r}.")
-    if not callable(task.backoff):
-        raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
-    for option in ("retry_on", "ignore_on"):
-        object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
-    given: Any = task.aliases
-    aliases = (given,) if isinstance(given, str) else _as_tuple(task.aliases)
-    object.__setattr__(task, "aliases", aliases)
-    for name in (task.path, *aliases):
-        if not is_name(name, LONGEST_PATH):
-            raise refuse(f"a name is a text of 1 to {LONGEST_PATH} characters, not {name!r}.")
-    if task.delay is not None:
-        try:
-            to_seconds(max(task.delay, timedelta()))
-        except ValueError as error:
-            raise refuse(f"run_after: {error}") from error
-    if task.unique_key is not None and not is_name(task.unique_key, LONGEST_PATH):
-        raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
-    if not isinstance(task.meta, Mapping):
-        raise refuse(f"meta is a dict, not {task.meta!r}.")
-
-
-def is_name(value: object, longest: int) -> bool:
-    """Say whether ``value`` is a text that every database can store as the name of something."""
-    return (
-        isinstance(value, str)
-        and bool(value.strip())
-        and len(value) <= longest
-        and "\x00" not in value
-        and (value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value))
-    )
-
-
-def _classes(value: Any, option: str, refuse: Callable[[str], InvalidTask]) -> tuple[type[BaseException], ...]:
-    classes = (value,) if isinstance(value, type) else _as_tuple(value)
-    for entry in classes:
-        if not (isinstance(entry, type) and issubclass(entry, BaseException)):
-            raise refuse(f"{option} takes exception classes, not {entry!r}.")
-    return classes
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    # What is no iterable is the one entry, to be refused by its name.
-    return tuple(value) if isinstance(value, Iterable) else (value,)

@@ -19,10 +19,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone, translation
 
-from .compat import BaseDummyBackend, BaseImmediateBackend, DjangoTask
+from . import conf
+from .compat import BaseDummyBackend, BaseImmediateBackend, DjangoTask, TaskResultStatus
 from .context import JobContext, reset_current_job, set_current_job
 from .task import Task, find_task, path_of
 
@@ -54,7 +55,13 @@ class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
         token = set_current_job(JobContext(task_result=task_result, meta=meta))
         try:
             backend: Any = super()
-            backend._execute_task(task_result)
+            if not getattr(task_result.task, "atomic", False):
+                backend._execute_task(task_result)
+                return
+            with transaction.atomic(using=conf.database()):
+                backend._execute_task(task_result)
+                if task_result.status == TaskResultStatus.FAILED:
+                    transaction.set_rollback(True, using=conf.database())
         finally:
             reset_current_job(token)
 

@@ -8,8 +8,9 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
@@ -189,3 +190,43 @@ async def query_async(gate: str = "gate") -> None:
     note("begin")
     for _ in _until(gate):
         await Group.objects.acount()
+
+
+@task(atomic=True, max_attempts=100)
+def count_once() -> None:
+    """Add one to the test's counter."""
+    _add_one()
+
+
+@task(atomic=True)
+def count_once_and_kill_worker(when: str) -> None:
+    """Add one to the test's counter; the first attempt kills its worker at this moment."""
+    _add_one()
+    job = current_job()
+    assert job is not None
+    if job.attempt > 1:
+        return
+    if when == "in the function":
+        _kill()
+    if when == "after the commit":
+        transaction.on_commit(_kill)
+
+    def kill_around_the_success(execute: Callable[..., Any], sql: Any, *more: Any) -> Any:
+        is_success = str(sql).startswith("UPDATE") and "django_jobs_job" in str(sql)
+        if is_success and when == "before the success":
+            _kill()
+        result = execute(sql, *more)
+        if is_success and when == "before the commit":
+            _kill()
+        return result
+
+    connection.execute_wrappers.append(kill_around_the_success)
+
+
+def _add_one() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE counter SET value = value + 1")
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

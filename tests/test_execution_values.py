@@ -101,7 +101,7 @@ def test_a_result_that_json_cannot_hold_fails_the_job_once(make: Callable[[], An
     assert (job.state, job.attempt, job.max_attempts) == (JobState.FAILED, 1, 3)
     assert "The return value of tests.worker_tasks.do cannot be stored as JSON" in history(job)[0].message
     assert reason in history(job)[0].message
-    assert "The job is not run again: its work was done." in history(job)[0].message
+    assert "The job is not run again: it would return the same." in history(job)[0].message
 
 
 def test_a_result_that_is_too_large_fails_the_job_once(settings: Any) -> None:

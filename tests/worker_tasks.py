@@ -68,6 +68,11 @@ def do_and_ignore_missing_files(body: str) -> Any:
     return _bodies[body]()
 
 
+@task(atomic=True)
+def do_atomically(body: str, *args: Any) -> Any:
+    return _bodies[body](*args)
+
+
 @task(max_attempts=1)
 def do_once(body: str) -> Any:
     return _bodies[body]()

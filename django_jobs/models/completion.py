@@ -40,16 +40,24 @@ class Written:
 
 def write_outcomes(worker_id: str, outcomes: Sequence[Outcome]) -> Written:
     """Write the outcomes of one worker's attempts. Call it inside ``exclusive()``."""
-    written = Written()
+    written = Written(done=[outcome for outcome in outcomes if outcome.is_written])
+    outcomes = [outcome for outcome in outcomes if not outcome.is_written]
     for outcome in outcomes:
-        if outcome.meta is not None:
-            held = Job.objects.held_by(worker_id).filter(pk=outcome.job.id, attempt=outcome.job.attempt)
-            held.update(meta=outcome.meta)
+        _save_meta(worker_id, outcome)
     refused = _write_successes(worker_id, [outcome for outcome in outcomes if outcome.verb == "succeed"], written)
     others = [outcome for outcome in outcomes if outcome.verb != "succeed"]
     if refused or others:
         _write_one_by_one_verbs(worker_id, [*refused, *others], written)
     return written
+
+
+def write_own_success(outcome: Outcome) -> bool:
+    """Write the success of an atomic job, inside the transaction in which it ran; say whether the fence let it through.
+
+    If not, somebody has asked to cancel the job or it is no longer this worker's: the transaction must be rolled back.
+    """
+    _save_meta(outcome.job.worker_id, outcome)
+    return not _write_successes(outcome.job.worker_id, [outcome], Written())
 
 
 def write_progress(worker_id: str, progress: Mapping[int, Any]) -> None:
@@ -80,6 +88,12 @@ def give_back_unknown(worker_id: str, known: Collection[int]) -> int:
             ]
         )
         return Job.objects.release(worker_id, [row["pk"] for row in rows])
+
+
+def _save_meta(worker_id: str, outcome: Outcome) -> None:
+    if outcome.meta is not None:
+        held = Job.objects.held_by(worker_id).filter(pk=outcome.job.id, attempt=outcome.job.attempt)
+        held.update(meta=outcome.meta)
 
 
 def _write_successes(worker_id: str, outcomes: Sequence[Outcome], written: Written) -> list[Outcome]:

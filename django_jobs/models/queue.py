@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf, notifications, signals
 from ..exceptions import InvalidOption
-from ..task import LONGEST_QUEUE_NAME, is_name
+from ..options import LONGEST_QUEUE_NAME, is_name
 from .database import JobsManager
 
 ALL_QUEUES = ("*",)

@@ -129,6 +129,7 @@ class Exchange(Service):
     def run_once(self) -> float:
         self._owner.pulse()
         self._capacity.learn(self._outbox.collect())
+        self._after_commit(self._outbox.already_written())
         if self._thread is not None:
             own_session(jobs_connection())
         self._look_around()

@@ -1,4 +1,4 @@
-"""How one job runs: from a claimed job to an outcome. Never raises and never touches the jobs tables.
+"""How one job runs: from a claimed job to an outcome. Never raises, and never touches the jobs tables (but see ``atomic``).
 
 ``execute`` (for plain functions, in a thread) and ``aexecute`` (for ``async def``, on the event loop) call the task through
 the middleware; ``judge`` turns what was raised into a verb.
@@ -45,6 +45,7 @@ from ..models import Job
 from ..outcomes import ClaimedJob, Outcome, Unreadable
 from ..retries import to_seconds
 from ..task import DEFAULT_BACKOFF, Task, find_task
+from .atomic import is_atomic, run_atomically
 from .failures import describe_failure
 from .middleware import AsyncCall, Call, Factory, build_async_chain, build_chain
 
@@ -86,17 +87,22 @@ class Runner:
         token = set_current_job(attempt.context)
         try:
             attempt.announce_start()
-            try:
-                window.open(job)
-                value = self.call(job)
-            finally:
-                window.close()
+            if is_atomic(job):
+                return run_atomically(lambda: attempt.returned(self._call(job, window)))
+            value = self._call(job, window)
         except BaseException as error:  # noqa: BLE001 - what a job raises is its failure, not ours
             return attempt.failed(error)
         else:
             return attempt.returned(value)
         finally:
             reset_current_job(token)
+
+    def _call(self, job: ClaimedJob, window: Window) -> Any:
+        try:
+            window.open(job)
+            return self.call(job)
+        finally:
+            window.close()
 
     async def aexecute(self, job: ClaimedJob, window: Window) -> Outcome:
         """Run one attempt of a job on this event loop."""
@@ -263,7 +269,7 @@ def clean_result(value: Any, job: ClaimedJob) -> Any:
     try:
         cleaned = as_json(value, f"The return value of {job.task_path}")
     except InvalidArgument as error:
-        raise InvalidResult(f"{error} The job is not run again: its work was done.") from error
+        raise InvalidResult(f"{error} The job is not run again: it would return the same.") from error
     limit, size = conf.read("MAX_RESULT_BYTES"), len(json.dumps(cleaned))
     if size > limit:
         raise InvalidResult(

@@ -53,6 +53,10 @@ class Outbox:
                 self._waiting += arrived
                 return arrived
 
+    def already_written(self) -> Written:
+        """Return what waits of jobs that have written their own end, to be settled before anything is written."""
+        return Written(done=[outcome for outcome in self._waiting if outcome.is_written])
+
     def give_back(self, jobs: Iterable[ClaimedJob]) -> None:
         """Let the release of these jobs wait for the next transaction."""
         self._waiting += [Outcome(job, "release", failure=_GIVEN_BACK) for job in jobs]
@@ -69,7 +73,7 @@ class Outbox:
         """Return ``(id, attempt, result as JSON)`` of what waits if all of it has just succeeded; else None."""
         plain = [
             (job.id, job.attempt, None if result is None else json.dumps(result))
-            for job, verb, _, result, _, _, _, meta, _ in self._waiting
+            for job, verb, _, result, _, _, _, meta, _, _ in self._waiting
             if verb == "succeed" and meta is None
         ]
         return plain if len(plain) == len(self._waiting) else None
@@ -87,6 +91,8 @@ class Outbox:
 
     def settle(self, written: Written) -> None:
         """Let go of what a commit has settled: written, or too late for it."""
+        if not (written.done or written.late):
+            return
         for outcome in written.late:
             logger.warning(
                 "Job %s, attempt %s: %s came too late; somebody else has the job, or ended it.",

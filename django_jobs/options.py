@@ -1,0 +1,102 @@
+"""The options of a task: what ``@task`` takes, and what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .compat import InvalidTask
+from .retries import Backoff, to_seconds
+
+if TYPE_CHECKING:
+    from .task import Task
+
+LONGEST_PATH = 255
+LONGEST_QUEUE_NAME = 100
+MOST_ATTEMPTS = 32767
+
+Exceptions = type[BaseException] | Iterable[type[BaseException]]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What ``@task`` takes; see ``Task`` for what each means. None is as good as left out."""
+
+    name: str | None
+    aliases: Iterable[str]
+    priority: int
+    queue_name: str
+    backend: str
+    takes_context: bool
+    max_attempts: int | None
+    backoff: Backoff | None
+    retry_on: Exceptions | None
+    ignore_on: Exceptions
+    meta: Mapping[str, Any] | None
+    atomic: bool
+
+
+def check_options(task: Task) -> None:
+    """Bring the options into their stored form, or raise InvalidTask naming the one that cannot work."""
+
+    def refuse(problem: str) -> InvalidTask:
+        return InvalidTask(f"Task {task.module_path}: {problem}")
+
+    attempts = task.max_attempts
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MOST_ATTEMPTS:
+        raise refuse(f"max_attempts must be a whole number between 1 and {MOST_ATTEMPTS}, not {attempts!r}.")
+    if not callable(task.backoff):
+        raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
+    _check_atomic(task, refuse)
+    for option in ("retry_on", "ignore_on"):
+        object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
+    given: Any = task.aliases
+    aliases = (given,) if isinstance(given, str) else _as_tuple(task.aliases)
+    object.__setattr__(task, "aliases", aliases)
+    for name in (task.path, *aliases):
+        if not is_name(name, LONGEST_PATH):
+            raise refuse(f"a name is a text of 1 to {LONGEST_PATH} characters, not {name!r}.")
+    if task.delay is not None:
+        try:
+            to_seconds(max(task.delay, timedelta()))
+        except ValueError as error:
+            raise refuse(f"run_after: {error}") from error
+    if task.unique_key is not None and not is_name(task.unique_key, LONGEST_PATH):
+        raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
+    if not isinstance(task.meta, Mapping):
+        raise refuse(f"meta is a dict, not {task.meta!r}.")
+
+
+def _check_atomic(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
+    if not isinstance(task.atomic, bool):
+        raise refuse(f"atomic is True or False, not {task.atomic!r}.")
+    if task.atomic and iscoroutinefunction(task.func):
+        raise refuse(
+            "atomic=True needs a plain function: an async def function cannot keep a transaction open over its awaits. "
+            "Make it def, or write what belongs together in sync_to_async() with transaction.atomic()."
+        )
+
+
+def is_name(value: object, longest: int) -> bool:
+    """Say whether ``value`` is a text that every database can store as the name of something."""
+    return (
+        isinstance(value, str)
+        and bool(value.strip())
+        and len(value) <= longest
+        and "\x00" not in value
+        and (value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value))
+    )
+
+
+def _classes(value: Any, option: str, refuse: Callable[[str], InvalidTask]) -> tuple[type[BaseException], ...]:
+    classes = (value,) if isinstance(value, type) else _as_tuple(value)
+    for entry in classes:
+        if not (isinstance(entry, type) and issubclass(entry, BaseException)):
+            raise refuse(f"{option} takes exception classes, not {entry!r}.")
+    return classes
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    # What is no iterable is the one entry, to be refused by its name.
+    return tuple(value) if isinstance(value, Iterable) else (value,)

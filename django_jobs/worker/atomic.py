@@ -1,0 +1,74 @@
+"""Atomic jobs: what the function writes to the jobs database and the end of the job are one transaction.
+
+::
+
+    BEGIN
+    the function, with the middleware around it
+    UPDATE: the job has succeeded, if it is still this worker's and nobody has asked to cancel it
+    COMMIT
+
+A worker that dies before the COMMIT leaves nothing behind, one that dies after it leaves a job that is done. Whatever the
+function raises rolls everything back, and becomes an outcome as that of any other job. The thread writes the success
+itself, on the connection that the function uses; the exchange is told afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from django.db import transaction
+
+from .. import conf
+from ..exceptions import UnknownTask
+from ..models.completion import write_own_success
+from ..models.database import exclusive
+from ..outcomes import ClaimedJob, Failure, Outcome
+from ..task import find_task
+
+logger = logging.getLogger("django_jobs")
+
+_REFUSED = Failure(
+    "django_jobs.exceptions.JobInterrupted",
+    "The job was taken from this worker, or somebody asked to cancel it, before it could commit: it was rolled back.",
+)
+
+
+class _RolledBack(Exception):
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def is_atomic(job: ClaimedJob) -> bool:
+    """Say whether the job's task was declared with ``atomic=True``."""
+    try:
+        return getattr(find_task(job.task_path), "atomic", False)
+    except UnknownTask:
+        return False
+
+
+def run_atomically(attempt: Callable[[], Outcome]) -> Outcome:
+    """Run an attempt and write its success in one transaction; return the outcome, written if it is a success.
+
+    Raise what the attempt raises, and what the database raises at the commit, with everything rolled back.
+    """
+    has_committed: list[Outcome] = []
+    try:
+        with exclusive():
+            # The first of the callbacks: so it is called also if one of the job's own raises.
+            transaction.on_commit(lambda: has_committed.append(written), using=conf.database())
+            outcome = attempt()
+            if outcome.verb != "succeed":
+                raise _RolledBack(outcome)
+            if not write_own_success(outcome):
+                # Which of the two it was, whoever writes the outcome finds out.
+                raise _RolledBack(outcome._replace(verb="release", result=None, failure=_REFUSED, meta=None))
+            written = outcome._replace(is_written=True)
+    except _RolledBack as rolled_back:
+        return rolled_back.outcome
+    except BaseException:
+        if not has_committed:
+            raise
+        logger.exception("Job %s has succeeded, but what it had left for after its commit raised.", outcome.job.id)
+    return written
