@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,13 @@ from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
 
 __all__ = ["wait_until"]
 STARTED = pytest.StashKey[RunWorker]()
+
+
+def pytest_configure() -> None:
+    """Hear signals, and let the processes of the tests hear them: in a background job of a shell some are ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
