@@ -14,7 +14,7 @@ POSTGRES := $(BIN)/python -m example_project.postgres run
 PYTEST := $(BIN)/python -m pytest $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres test-sqlite faults coverage bench lint clean
+.PHONY: help demo test test-postgres test-sqlite faults soak coverage bench lint clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ faults: $(VENV)/.installed-test ## Run every fault, also those that take long, o
 	$(POSTGRES) --fast -- $(FAULTS) || failed="PostgreSQL"; \
 	env -u DATABASE_URL $(FAULTS) || failed="$${failed:+$$failed and }SQLite"; \
 	if [ -n "$$failed" ]; then echo "Faults broke it on $$failed."; exit 1; fi
+
+soak: $(VENV)/.installed-demo ## Run workers under random faults, and check what must hold (ARGS="--minutes 30 --seed 7")
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## Measure which lines the tests run, on both databases
 	$(BIN)/coverage erase
