@@ -24,6 +24,8 @@ from .conftest import Start
 from .ledger import Ledger
 from .observe import state_of, wait_for_state, wait_until_finished
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 10
 JOBS_PER_ROUND = 7
 
