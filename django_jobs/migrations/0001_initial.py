@@ -6,7 +6,8 @@ from django.db import migrations, models
 
 
 # A job is written three times in its life, and every version but the last is dead soon: by PostgreSQL's defaults vacuum
-# would come after a fifth of the table has changed, which is 200,000 jobs where a million finished ones are kept.
+# would come after a fifth of the table has changed, which is 200,000 jobs where a million finished ones are kept. And it
+# would pause after every few pages, for two milliseconds: a table that changes all the time grows meanwhile.
 STORAGE = {
     "autovacuum_vacuum_scale_factor": "0.02",
     "autovacuum_vacuum_threshold": "1000",

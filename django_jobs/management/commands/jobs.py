@@ -67,7 +67,8 @@ class Command(BaseCommand):
 
 _BENCH = (
     "Measure enqueueing and running jobs on the project's own database. Your jobs are never touched: it works in a "
-    "schema (PostgreSQL) or file (SQLite) of its own and removes it at the end. Takes about a minute. "
+    "schema (PostgreSQL) or file (SQLite) of its own and removes it at the end. The middleware and the receivers of "
+    "signals that the project has are part of what is measured: they hear of the bench's jobs. Takes about a minute. "
     "Exit codes: 0 all was measured; 1 a measure failed, or none could be taken; 130 ended by Ctrl-C."
 )
 _JOBS = f"Jobs to drain; other measures take as many or fewer. Default: {Order.jobs}."
