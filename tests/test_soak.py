@@ -123,6 +123,10 @@ def forget_a_job(aftermath: Aftermath) -> None:
     aftermath.job(state=JobState.READY)
 
 
+def leave_a_job_waiting(aftermath: Aftermath) -> None:
+    aftermath.ran(aftermath.job(enqueued_at=timezone.now() - timedelta(seconds=200)))
+
+
 def begin_an_attempt_twice(aftermath: Aftermath) -> None:
     job = aftermath.job()
     aftermath.ran(job)
@@ -184,6 +188,7 @@ def have_two_children(aftermath: Aftermath) -> None:
         (lose_a_job, "a job whose enqueue was committed is there"),
         (run_what_was_rolled_back, "a job whose enqueue was rolled back is not there, and never ran"),
         (forget_a_job, "no job is unfinished"),
+        (leave_a_job_waiting, "no job was unfinished for longer than 120 s"),
         (begin_an_attempt_twice, "one attempt begins once"),
         (succeed_without_running, "what has succeeded has run to its end in its last attempt"),
         (run_again_without_a_reason, "every attempt that ran and was not the last has its reason in the history"),

@@ -10,6 +10,9 @@ from django.db import connection
 from .load import Promised
 from .tasks import KINDS
 
+# Seconds from the enqueue to the end, delays, retries and all that faults do to it included.
+LONGEST = 120
+
 # Each returns the jobs that break it: id and what is wrong with them.
 INVARIANTS = {
     "a job whose enqueue was committed is there": """
@@ -24,6 +27,10 @@ INVARIANTS = {
     "no job is unfinished": """
         SELECT id, task_path || ' is ' || state || ', attempt ' || attempt FROM django_jobs_job
         WHERE state NOT IN ('succeeded', 'failed', 'cancelled')
+    """,
+    f"no job was unfinished for longer than {LONGEST} s": f"""
+        SELECT id, task_path || ' took ' || (finished_at - enqueued_at) FROM django_jobs_job
+        WHERE finished_at - enqueued_at > interval '{LONGEST} seconds'
     """,
     "one attempt begins once": """
         SELECT job_id, 'attempt ' || attempt || ' began ' || count(*) || ' times' FROM ledger
