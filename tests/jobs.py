@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
+from django.utils import timezone
 
 from django_jobs import current_job, task
 from django_jobs.retries import fixed
@@ -189,3 +190,17 @@ async def query_async(gate: str = "gate") -> None:
     note("begin")
     for _ in _until(gate):
         await Group.objects.acount()
+
+
+@task
+def tell_time() -> float:
+    """Return what the worker takes for the time, in seconds."""
+    note("ran")
+    return timezone.now().timestamp()
+
+
+@task
+def enqueue_for_later(seconds: float) -> int:
+    """Enqueue a job that waits, and return its id."""
+    note("ran")
+    return int(touch.using(run_after=timedelta(seconds=seconds)).enqueue().id)
