@@ -158,6 +158,7 @@ WITHOUT_INDEX: dict[str, Callable[[], Any]] = {
     "jobs of a queue": look_at(f"{JOBS}?queue_name=few"),
     "jobs of a task": look_at(f"{JOBS}?task_path=few"),
     "jobs of a worker": look_at(f"{JOBS}?worker_id=few"),
+    "jobs in a state that few are in": look_at(f"{JOBS}?state__exact=cancelled"),
     "jobs that are looked for by a key": look_at(f"{JOBS}?q=few"),
 }
 

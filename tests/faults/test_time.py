@@ -40,6 +40,15 @@ SOON = 60.0
 DELAYS = (0.5, 1.0, 1.5)
 
 
+# Where a story takes long, it is told at once of the direction that would do the harm, and of the other by make faults.
+FIRST_AHEAD = pytest.mark.parametrize(
+    "offset", [TEN_MINUTES, pytest.param(-TEN_MINUTES, marks=pytest.mark.long)], ids=["ahead", "behind"], indirect=True
+)
+FIRST_BEHIND = pytest.mark.parametrize(
+    "offset", [-TEN_MINUTES, pytest.param(TEN_MINUTES, marks=pytest.mark.long)], ids=["behind", "ahead"], indirect=True
+)
+
+
 @pytest.fixture(params=[TEN_MINUTES, -TEN_MINUTES], ids=["ahead", "behind"])
 def offset(request: pytest.FixtureRequest) -> int:
     return int(request.param)
@@ -106,6 +115,7 @@ def assert_right_times(command: Command, jobs_of_it: Sequence[Any]) -> None:
     assert all(job.enqueued_at <= job.started_at <= job.finished_at for job in stored)
 
 
+@FIRST_AHEAD
 def test_neither_a_wrong_worker_nor_those_beside_a_wrong_leader_lose_their_leases(
     wrong: Callable[..., Command], start: Start, ledger: Ledger
 ) -> None:
@@ -138,6 +148,7 @@ def _have_lead(host: Command) -> None:
     wait_until(take, timeout=PATIENCE, message="another leader")
 
 
+@FIRST_BEHIND
 def test_jobs_of_a_killed_host_are_rescued_by_a_wrong_leader_when_its_lease_has_ended_and_not_before(
     wrong: Callable[..., Command], start: Start, ledger: Ledger
 ) -> None:
