@@ -77,7 +77,7 @@ def test_a_migration_that_takes_something_away_is_refused(operation: Any, is_ref
 def columns_left_out(source: str) -> list[str]:
     """Return the pieces of SQL that count on the columns that a table has."""
     everything = r"SELECT\s+\*|RETURNING\s+\*"
-    unnamed = r"INSERT\s+INTO\s+[\w{}\".]+\s+(?:VALUES|SELECT|DEFAULT)"
+    unnamed = r"INSERT\s+INTO\s+\S+\s+(?:VALUES|SELECT|DEFAULT)"
     return re.findall(f"{everything}|{unnamed}", source)
 
 
@@ -91,7 +91,7 @@ def test_no_statement_counts_on_the_columns_that_a_table_has() -> None:
     ("sql", "is_refused"),
     [
         ("SELECT * FROM job", True),
-        ("INSERT INTO {job} VALUES (1)", True),
+        ("INSERT INTO {quote(job)} VALUES (1)", True),
         ("UPDATE job SET a = 1 RETURNING *", True),
         ("INSERT INTO {job} (id) VALUES (1)", False),
         ("SELECT count(*) FROM job", False),
