@@ -14,6 +14,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
+from django.utils import timezone
 
 from django_jobs import current_job, task
 from django_jobs.retries import fixed
@@ -230,3 +231,17 @@ def _add_one() -> None:
 
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def tell_time() -> float:
+    """Return what the worker takes for the time, in seconds."""
+    note("ran")
+    return timezone.now().timestamp()
+
+
+@task
+def enqueue_for_later(seconds: float) -> int:
+    """Enqueue a job that waits, and return its id."""
+    note("ran")
+    return int(touch.using(run_after=timedelta(seconds=seconds)).enqueue().id)

@@ -106,6 +106,16 @@ def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
     }
 
 
+class Constant(models.Value):
+    """One of our own words, written into the SQL.
+
+    SQLite uses a partial index only for a list of states that it reads there: bound as parameters, it reads the whole table.
+    """
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[()]]:
+        return f"'{self.value}'", ()
+
+
 def from_now(delay: timedelta | Combinable) -> ExpressionWrapper:
     """Return the database's now plus ``delay``, as an expression."""
     return ExpressionWrapper(Now() + delay, output_field=models.DateTimeField())

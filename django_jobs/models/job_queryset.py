@@ -21,7 +21,7 @@ from ..outcomes import ClaimedJob
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
-from .database import exclusive, from_now, has_come, lock_free_rows
+from .database import Constant, exclusive, from_now, has_come, lock_free_rows
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
 from .marks import Marks
 from .result import Result
@@ -55,7 +55,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(state__in=UNFINISHED)
 
     def finished(self) -> JobQuerySet:
-        return self.filter(state__in=FINISHED)
+        return self.filter(state__in=[Constant(state.value) for state in FINISHED])
 
     def due(self) -> JobQuerySet:
         """Return the scheduled jobs whose time has come, by the database's clock."""

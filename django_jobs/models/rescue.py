@@ -27,7 +27,10 @@ def rescue_lost(dead: Collection[str] = (), reason: str = "It sent no sign of li
     with exclusive():
         lost = Worker.objects.mark_lost(dead)
         columns = ("pk", "attempt", "max_attempts", "worker_id", "last_attempted_at", "task_path", "queue_name")
-        orphans = list(lock_free_rows(Job.objects.orphans().order_by("pk")).values(*columns)[:RESCUE_BATCH])
+        # In the order of their index: for that of the key, SQLite would walk through the whole table.
+        orphans = list(
+            lock_free_rows(Job.objects.orphans().order_by("worker_id", "pk")).values(*columns)[:RESCUE_BATCH]
+        )
         if orphans:
             _record_crash(orphans, reason)
             Job.objects.rescue([(row["pk"], row["attempt"] < row["max_attempts"]) for row in orphans])

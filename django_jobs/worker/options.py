@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .. import conf
@@ -43,8 +43,15 @@ class WorkerOptions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> WorkerOptions:
-        lists = {name: tuple(values[name]) for name in ("tags", "queues")}
-        return cls(**(dict(values) | lists))
+        """Return the options that a supervisor has handed over, which may be of another release than this code.
+
+        What it does not know is taken from environment and settings; what this code does not know is left out.
+        """
+        names = {field.name for field in fields(cls)}
+        told = {name: value for name, value in values.items() if name in names}
+        if names - told.keys():
+            told = asdict(resolve_options({})) | told
+        return cls(**(told | {name: tuple(told[name]) for name in ("tags", "queues")}))
 
 
 def resolve_options(

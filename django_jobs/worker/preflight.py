@@ -6,20 +6,26 @@ import logging
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import AddIndex, AlterModelOptions, Migration, RemoveIndex, RenameIndex
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils.connection import ConnectionDoesNotExist
 
-from .. import conf, migrations
+from .. import conf
 from ..exceptions import JobsError
 from ..models import Job
 from ..models.database import jobs_connection, prepare_for_workers
 
 logger = logging.getLogger("django_jobs")
+
+# What changes how fast this code is, and not what it can do: workers may start before it has been applied.
+_CAN_WAIT = (AddIndex, RemoveIndex, RenameIndex, AlterModelOptions)
 
 
 class NotReady(JobsError):
@@ -38,10 +44,13 @@ def check_database(uses_processes: bool, concurrency: int) -> None:
         connection.ensure_connection()
         missing = unapplied_migrations()
     if missing:
-        raise NotReady(
+        told = (
             f"The database {connection.alias!r} lacks migrations of django_jobs: {', '.join(missing)}. "
             f"Run: manage.py migrate --database {connection.alias}"
         )
+        if not all(missing.values()):
+            raise NotReady(told)
+        logger.warning("%s. Workers run without them, if slower.", told)
     _warn_of_small_pool(connection, concurrency)
     is_in_memory: Any = getattr(connection, "is_in_memory_db", None)
     if uses_processes and is_in_memory is not None and is_in_memory():
@@ -86,12 +95,28 @@ def _warn_of_small_pool(connection: BaseDatabaseWrapper, concurrency: int) -> No
         )
 
 
-def unapplied_migrations() -> list[str]:
-    """Return the names of our migrations that the database lacks."""
+def unapplied_migrations() -> dict[str, bool]:
+    """Return the names of our migrations that the database lacks; for each, whether workers can run without it."""
     connection = jobs_connection()
-    if settings.MIGRATION_MODULES.get("django_jobs", "") != "":
-        # The project has migrations of its own for us, or none at all: the table must do as a sign.
-        return [] if Job._meta.db_table in connection.introspection.table_names() else ["all"]
-    ours = {name for _, name, is_package in pkgutil.iter_modules(migrations.__path__) if not is_package}
+    path, _ = MigrationLoader.migrations_module("django_jobs")
+    if path is None:
+        # The project makes its tables without migrations: one of them must do as a sign.
+        return {} if Job._meta.db_table in connection.introspection.table_names() else {"all": False}
     applied = {name for app, name in MigrationRecorder(connection).applied_migrations() if app == "django_jobs"}
-    return sorted(ours - applied)
+    return {
+        name: all(isinstance(operation, _CAN_WAIT) for operation in migration.operations)
+        for name, migration in _migrations_in(path).items()
+        if name not in applied and not _is_replaced(migration, applied)
+    }
+
+
+def _migrations_in(path: str) -> dict[str, type[Migration]]:
+    modules = pkgutil.iter_modules(import_module(path).__path__)
+    names = sorted(name for _, name, is_package in modules if not is_package and name[0] not in "_~")
+    return {name: import_module(f"{path}.{name}").Migration for name in names}
+
+
+def _is_replaced(migration: type[Migration], applied: set[str]) -> bool:
+    """Say whether this is a squashed migration, and all that it is made of have been applied."""
+    replaced = {name for _, name in migration.replaces}
+    return bool(replaced) and replaced <= applied
