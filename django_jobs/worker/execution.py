@@ -47,6 +47,7 @@ from ..retries import to_seconds
 from ..task import DEFAULT_BACKOFF, Task, find_task
 from .failures import describe_failure
 from .middleware import AsyncCall, Call, Factory, build_async_chain, build_chain
+from .unfit import is_unfit, longer_each_time
 
 logger = logging.getLogger("django_jobs")
 
@@ -222,6 +223,8 @@ def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str,
             return "fail", 0.0
         case Snooze():
             return "snooze", _usable(error.delay, job, task_result)
+        case _ if is_unfit(error, job):
+            return "postpone", longer_each_time(job)
         case Retry() if has_attempts_left:
             delay = error.delay if error.delay is not None else _backoff(error, job, task_result)
             return ("fail", 0.0) if delay is None else ("retry", _usable(delay, job, task_result))
