@@ -8,7 +8,7 @@ crashed before:
   its attempt counts, and those of the other suspects do not.
 - Where several crashed equally often nobody knows which it was, and none is charged.
 - Suspects are set apart, so that they do not meet again: the one with the most crashes runs at once, or, of several, half
-  of them, those that began last first; the others wait, twice as long with each crash.
+  of them, those that began last before the others; the rest waits, twice as long with each crash.
 
 So a job that kills its worker each time ends as failed after its attempts, and a few more while it is being found: each
 time halves the suspects. A job that only ran beside it is charged once for it. No job is excused more than MOST_DOUBTS
@@ -17,6 +17,7 @@ times, whatever happens: none loops.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -88,16 +89,24 @@ def _charged(orphan: Orphan, delay: float = 0.0) -> Fate:
 
 def _set_apart(suspects: Iterable[Orphan], crashes: Mapping[int, int]) -> Iterator[tuple[int, Fate]]:
     """Yield the fates of the jobs of one worker that had crashed before."""
-    ranked = sorted(suspects, key=lambda row: (crashes[row["pk"]], row["last_attempted_at"], row["pk"]), reverse=True)
+    ranked = sorted(suspects, key=lambda row: _suspicion(row, crashes), reverse=True)
     most = crashes[ranked[0]["pk"]]
     tied = sum(crashes[row["pk"]] == most for row in ranked)
+    at_once = max(1, tied // 2)
     for place, row in enumerate(ranked):
         earlier = crashes[row["pk"]]
-        is_known = place == 0 and tied == 1
-        runs_at_once = place < max(1, tied // 2)
-        delay = 0.0 if runs_at_once else min(FIRST_APART * 2 ** (earlier - 1), LONGEST_APART)
-        is_charged = is_known or earlier > MOST_DOUBTS
+        is_charged = (place == 0 and tied == 1) or earlier > MOST_DOUBTS
+        delay = 0.0
+        if place >= at_once:
+            # One after the other, so that a job that kills at once is then the one that began last.
+            delay = min(FIRST_APART * 2 ** (earlier - 1), LONGEST_APART)
+            delay *= 1 + (place - at_once) / (len(ranked) - at_once)
         yield row["pk"], _charged(row, delay) if is_charged else Fate(counts=False, delay=delay)
+
+
+def _suspicion(orphan: Orphan, crashes: Mapping[int, int]) -> tuple[Any, ...]:
+    # At random among equals: in a fixed order one that waits, and finds the others still running, would always wait.
+    return crashes[orphan["pk"]], orphan["last_attempted_at"], random.random()
 
 
 def _record_crash(orphans: Sequence[Orphan], fates: Mapping[int, Fate], reason: str) -> None:
