@@ -35,6 +35,7 @@ class PastAttempt:
     """An earlier attempt of a claimed job; ``exception_class`` is '' unless it was an error."""
 
     worker_id: str
+    outcome: str
     exception_class: str
     traceback: str
 
@@ -73,11 +74,19 @@ class Failure:
 NO_FAILURE = Failure()
 
 
+class Fate(NamedTuple):
+    """What becomes of a job whose worker was lost: whether the attempt counts, whether it was the last, when the next is."""
+
+    counts: bool = True
+    ends: bool = False
+    delay: float = 0.0
+
+
 class Outcome(NamedTuple):
     """How one attempt ended, before it is written.
 
-    ``verb`` is one of succeed, fail, retry, snooze, cancel, release; ``delay`` (seconds) goes with retry and
-    snooze; ``began`` is when the attempt began and ``duration`` how long the function ran (seconds, by the worker's
+    ``verb`` is one of succeed, fail, retry, snooze, postpone, cancel, release; ``delay`` (seconds) goes with retry,
+    snooze and postpone; ``began`` is when the attempt began and ``duration`` how long the function ran (seconds, by the worker's
     monotonic clock).
     ``result`` is None or what JSON holds. ``meta`` is None when the job did not change it. ``is_written``: an atomic
     job has written this in its own transaction.

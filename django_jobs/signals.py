@@ -12,10 +12,11 @@ Arguments:
 - ``job_started(job_id, task_path, queue_name, attempt, worker_id)``.
 - ``job_succeeded``, ``job_failed``, ``job_retrying``, ``job_snoozed``, ``job_cancelled``: what
   ``job_started`` has, and ``duration`` (seconds the function ran), ``exception`` (None on success) and,
-  for retrying and snoozed, ``delay`` (seconds).
+  for retrying and snoozed, ``delay`` (seconds). ``job_retrying`` is also sent for a job that this worker's code cannot run,
+  and which waits for another: then ``exception`` says why.
 - ``job_cancelled`` for a job that had not started: ``job_id`` and None for the rest.
 - ``job_rescued(job_id, task_path, queue_name, attempt, worker_id, state)``: ``state`` is where the
-  job went: ready, failed or cancelled.
+  job went: ready, scheduled, failed or cancelled.
 - ``jobs_pruned(count)``.
 - ``worker_started``, ``worker_heartbeat``, ``worker_stopping``, ``worker_stopped``, ``worker_lost``: ``worker_id``.
 - ``leader_gained``, ``leader_lost``: ``worker_id`` of the supervisor.

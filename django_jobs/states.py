@@ -6,7 +6,7 @@
           v                     v                     v                    v
        WAITING --satisfy--> BLOCKED --admit------> READY <---stage----- SCHEDULED
                                                      | ^                   ^
-                                               claim v | release, rescue   | retry, snooze
+                                               claim v | release, rescue   | retry, snooze, postpone
                                                    RUNNING ----------------+
                                  succeed |          fail |          cancel |  (also from every unfinished state)
                                          v               v                 v
@@ -43,6 +43,7 @@ class AttemptOutcome(TextChoices):
     INTERRUPTED = "interrupted", _("interrupted")
     CANCELLED = "cancelled", _("cancelled")
     SNOOZED = "snoozed", _("snoozed")
+    POSTPONED = "postponed", _("postponed")
 
 
 class WorkerState(TextChoices):
@@ -79,10 +80,13 @@ TRANSITIONS: dict[str, Transition] = {
     "fail": Transition(_RUNNING, (JobState.FAILED,), "the worker that runs the job"),
     "retry": Transition(_RUNNING, (JobState.SCHEDULED,), "the worker that runs the job"),
     "snooze": Transition(_RUNNING, (JobState.SCHEDULED,), "the worker that runs the job"),
+    "postpone": Transition(_RUNNING, (JobState.SCHEDULED,), "a worker whose code cannot run the job"),
     "cancel": Transition(UNFINISHED, (JobState.CANCELLED,), "a person or code; a running job by way of its worker"),
     "release": Transition(_RUNNING, (JobState.READY, JobState.CANCELLED), "the worker that holds the job unharmed"),
     "rescue": Transition(
-        _RUNNING, (JobState.READY, JobState.FAILED, JobState.CANCELLED), "the leader, or the dead worker's supervisor"
+        _RUNNING,
+        (JobState.READY, JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED),
+        "the leader, or the dead worker's supervisor",
     ),
     "requeue": Transition(FINISHED, (JobState.READY,), "a person or code"),
     "prune": Transition(FINISHED, (), "prunejobs, or the leader"),

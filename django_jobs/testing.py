@@ -76,7 +76,8 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
     """Run ready jobs, in their order, until none is left; return how many attempts were run.
 
     Jobs that these jobs enqueue are run too. Scheduled ones, retries among them, are run when they are due; with
-    ``include_scheduled`` all are taken as due. Stops after ``limit`` attempts. Receivers are called before this returns.
+    ``include_scheduled`` all are taken as due, but for a job that is not declared or whose arguments do not fit: that
+    waits, as it does for a worker. Stops after ``limit`` attempts. Receivers are called before this returns.
 
     A job that breaks the test's transaction with an error of the database is rolled back; a worker, outside of any
     transaction, would keep what it wrote before.
@@ -86,21 +87,22 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
     worker_id = f"run-jobs-{os.getpid()}"
     Worker.objects.register(worker_id, timedelta(hours=1), hostname="tests", pid=os.getpid(), tags=["*"])
     attempts = 0
+    postponed: set[int] = set()
     try:
-        while attempts < limit and _run_next(worker_id, queue_name, include_scheduled):
+        while attempts < limit and _run_next(worker_id, queue_name, include_scheduled, postponed):
             attempts += 1
     finally:
         Worker.objects.mark_stopped(worker_id)
     return attempts
 
 
-def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool) -> bool:
+def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool, postponed: set[int]) -> bool:
     from .models import Job
     from .models.completion import write_outcomes
     from .models.database import exclusive
     from .worker.announcer import announce
 
-    Job.objects.stage() if include_scheduled else Job.objects.stage_due()
+    Job.objects.exclude(pk__in=postponed).stage() if include_scheduled else Job.objects.stage_due()
     queues = [queue_name] if queue_name is not None else list(Job.objects.ready_queues())
     with exclusive():
         claimed = Job.objects.claim(worker_id, queues, 1)
@@ -109,6 +111,7 @@ def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool) -
     outcome = _execute(claimed[0])
     with exclusive():
         written = write_outcomes(worker_id, [outcome])
+    postponed.update(done.job.id for done in written.done if done.verb == "postpone")
     for done in written.done:
         announce(done)
     return True

@@ -19,6 +19,7 @@ from django.utils import timezone
 from django_jobs import current_job, task
 from django_jobs.retries import fixed
 
+from . import hostile_jobs  # noqa: F401 - they are found by the name of this module
 from .process.ledger import gate_is_open, write
 
 HOUR = timedelta(hours=1)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_jobs import signals
 from django_jobs.backend import JobsBackend
 from django_jobs.compat import PACKAGE, TaskResultStatus, task_finished, task_started
-from django_jobs.exceptions import Cancel, JobCancelled, Snooze
+from django_jobs.exceptions import Cancel, JobCancelled, Snooze, UnknownTask
 from django_jobs.models import Job
 from django_jobs.outcomes import ClaimedJob, Outcome
 from django_jobs.states import JobState
@@ -247,4 +247,7 @@ def test_a_job_of_an_unknown_task_is_told_as_ours_only(receiver: Receiver) -> No
 
     tell(claim(limit=1)[0])
 
-    assert receiver.names() == ["job_started", "job_failed"]
+    assert receiver.names() == ["job_started", "job_retrying"]
+    _, _, told = receiver.told[-1]
+    assert isinstance(told["exception"], UnknownTask)
+    assert told["delay"] > 1

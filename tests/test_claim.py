@@ -158,7 +158,10 @@ def test_a_job_that_is_tried_again_brings_its_history_and_loses_its_progress() -
     third = claim()[0]
 
     assert (third.attempt, third.started_at) == (3, row(third.id).started_at)
-    assert third.history == (PastAttempt("w1", "builtins.ValueError", "trace"), PastAttempt("w1", "", ""))
+    assert third.history == (
+        PastAttempt("w1", "failed", "builtins.ValueError", "trace"),
+        PastAttempt("w1", "interrupted", "", ""),
+    )
     assert row(third.id).progress is None
 
 

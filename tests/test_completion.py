@@ -76,7 +76,7 @@ def test_a_failure_ends_the_job_and_says_why() -> None:
     assert attempt.ended_at >= attempt.started_at
 
 
-@pytest.mark.parametrize("verb", ["retry", "snooze"])
+@pytest.mark.parametrize("verb", ["retry", "snooze", "postpone"])
 @pytest.mark.parametrize("delay", [0.0, 1.5, 3600.25])
 def test_a_job_that_runs_again_waits_for_its_delay_by_the_databases_clock(verb: str, delay: float) -> None:
     job = claimed()
@@ -88,15 +88,15 @@ def test_a_job_that_runs_again_waits_for_its_delay_by_the_databases_clock(verb: 
     assert abs(again.run_after - attempt.ended_at - timedelta(seconds=delay)) < timedelta(seconds=1)
 
 
-def test_a_retry_counts_and_a_snooze_does_not() -> None:
-    retried, snoozed = claimed(max_attempts=3), claimed(max_attempts=3)
+def test_a_retry_counts_and_a_snooze_or_a_postponement_does_not() -> None:
+    retried, snoozed, postponed = claimed(max_attempts=3), claimed(max_attempts=3), claimed(max_attempts=3)
 
-    write(outcome(retried, "retry"), outcome(snoozed, "snooze"))
+    write(outcome(retried, "retry"), outcome(snoozed, "snooze"), outcome(postponed, "postpone"))
 
-    assert row(retried.id).max_attempts - row(retried.id).attempt == 2
-    assert row(snoozed.id).max_attempts - row(snoozed.id).attempt == 3
+    assert [row(job.id).max_attempts - row(job.id).attempt for job in (retried, snoozed, postponed)] == [2, 3, 3]
     assert attempts_of(retried) == [(1, "w1", "failed")]
     assert attempts_of(snoozed) == [(1, "w1", "snoozed")]
+    assert attempts_of(postponed) == [(1, "w1", "postponed")]
 
 
 def test_each_of_many_retries_has_its_own_delay() -> None:

@@ -15,9 +15,8 @@ from django_jobs.outcomes import Outcome
 from django_jobs.retries import LONGEST_DELAY
 from django_jobs.states import AttemptOutcome, JobState
 
-from . import tasks
 from .attempts import claimed_job, ended, history, run, run_async, tried_again
-from .rows import claim, row, start_worker, write
+from .rows import claim, write
 from .worker_tasks import (
     choose_backoff,
     do,
@@ -275,34 +274,3 @@ def test_the_default_is_used_where_a_backoff_raises(
 
     assert (outcome.verb, outcome.delay) == ("retry", FIRST_DELAY)
     assert "raised; the default is used" in caplog.text
-
-
-# Tasks that nobody declared
-
-
-def test_an_unknown_task_fails_once_per_attempt_with_backoff() -> None:
-    result = tasks.noop.using(queue_name="unknown").enqueue()
-    Job.objects.filter(pk=result.id).update(task_path="tests.tasks.nooop")
-    start_worker()
-
-    states = []
-    for _ in range(3):
-        write(run(claim(limit=1, queues=["unknown"])[0]))
-        states.append((row(result.id).state, row(result.id).attempt))
-        Job.objects.filter(pk=result.id).stage()
-
-    assert states == [(JobState.SCHEDULED, 1), (JobState.SCHEDULED, 2), (JobState.FAILED, 3)]
-    assert (
-        "'tests.tasks.nooop' is not a declared task. Did you mean 'tests.tasks.noop'?"
-        in history(row(result.id))[0].message
-    )
-
-
-def test_arguments_that_do_not_fit_the_function_fail_the_job() -> None:
-    start_worker()
-    tasks.send_mail.enqueue("a@example.com", "too many")
-
-    outcome = run(claim(limit=1, queues=["mail"])[0])
-
-    assert outcome.verb == "retry"
-    assert "takes 1 positional argument but 2 were given" in outcome.failure.message

@@ -13,6 +13,7 @@ from django_jobs.states import AttemptOutcome, JobState
 from . import tasks
 from .attempts import claimed_job, history, run, run_async
 from .rows import claim, outcome, row, start_worker, write
+from .worker_tasks import do, raising
 
 pytestmark = pytest.mark.django_db
 
@@ -54,11 +55,10 @@ def test_so_does_an_asynchronous_one() -> None:
 
 def test_snoozes_do_not_lengthen_the_delay_of_the_first_failure() -> None:
     start_worker()
-    pk = int(tasks.noop.enqueue().id)
+    pk = int(do.enqueue(raising(ValueError("no"))).id)
     for _ in range(7):
         write(outcome(claim(limit=1)[0], "snooze"))
         Job.objects.filter(pk=pk).stage()
-    Job.objects.filter(pk=pk).update(task_path="tests.tasks.nobody_declared_this")
 
     ended = run(claim(limit=1)[0])
 

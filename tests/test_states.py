@@ -10,6 +10,7 @@ import pytest
 from django_jobs.models import Job
 from django_jobs.models.database import exclusive
 from django_jobs.models.job_queryset import JobQuerySet
+from django_jobs.outcomes import Fate
 from django_jobs.states import FINISHED, TRANSITIONS, UNFINISHED, JobState
 
 from .rows import WORKER, job_in, values
@@ -33,9 +34,10 @@ VERBS: dict[str, Callable[[Job], Any]] = {
     "fail": lambda job: Job.objects.fail(WORKER, [job.pk]),
     "retry": lambda job: Job.objects.retry(WORKER, {job.pk: 60.0}),
     "snooze": lambda job: Job.objects.snooze(WORKER, {job.pk: 60.0}),
+    "postpone": lambda job: Job.objects.postpone(WORKER, {job.pk: 60.0}),
     "cancel": cancel_it,
     "release": lambda job: Job.objects.release(WORKER, [job.pk]),
-    "rescue": lambda job: Job.objects.rescue([(job.pk, True)]),
+    "rescue": lambda job: Job.objects.rescue({job.pk: Fate()}),
     "requeue": lambda job: Job.objects.filter(pk=job.pk).requeue(),
     "prune": lambda job: Job.objects.filter(pk=job.pk).prune(),
 }
@@ -86,7 +88,7 @@ def test_staging_what_is_due_leaves_what_is_not(state: JobState) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("verb", ["succeed", "fail", "retry", "snooze", "release"])
+@pytest.mark.parametrize("verb", ["succeed", "fail", "retry", "snooze", "postpone", "release"])
 def test_a_verb_of_another_worker_changes_nothing(verb: str) -> None:
     job = job_in(JobState.RUNNING)
     Job.objects.filter(pk=job.pk).update(worker_id="w2")
@@ -99,7 +101,7 @@ def test_a_verb_of_another_worker_changes_nothing(verb: str) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("verb", ["retry", "snooze", "release", "rescue", "requeue"])
+@pytest.mark.parametrize("verb", ["retry", "snooze", "postpone", "release", "rescue", "requeue"])
 def test_a_job_that_leaves_its_worker_forgets_it(verb: str) -> None:
     source = TRANSITIONS[verb].sources[0]
     job = job_in(source)

@@ -18,7 +18,7 @@ from django_jobs.models import Job, Queue, job_queryset
 from django_jobs.models.claim import ANY, Kind
 from django_jobs.models.database import from_now
 from django_jobs.models.rescue import rescue_lost
-from django_jobs.outcomes import ClaimedJob, Failure
+from django_jobs.outcomes import ClaimedJob, Failure, Fate
 from django_jobs.states import JobState
 from django_jobs.worker import exchange
 
@@ -196,7 +196,7 @@ def other_worker(job: ClaimedJob) -> None:
 
 
 def rescued(job: ClaimedJob) -> None:
-    Job.objects.rescue([(job.id, True)])
+    Job.objects.rescue({job.id: Fate()})
 
 
 def rescued_and_claimed_again(job: ClaimedJob) -> None:

@@ -24,6 +24,7 @@ _TONES: dict[str, str] = {
     JobState.SUCCEEDED: "good",
     JobState.FAILED: "bad",
     AttemptOutcome.CRASHED: "bad",
+    AttemptOutcome.POSTPONED: "warn",
     WorkerState.STARTING: "busy",
     WorkerState.PAUSED: "warn",
     WorkerState.STOPPING: "warn",

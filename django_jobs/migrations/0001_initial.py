@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                 ('worker_id', models.CharField(max_length=255, verbose_name='worker')),
                 ('started_at', models.DateTimeField(null=True, verbose_name='started at')),
                 ('ended_at', models.DateTimeField(verbose_name='ended at')),
-                ('outcome', models.CharField(choices=[('failed', 'failed'), ('crashed', 'crashed'), ('interrupted', 'interrupted'), ('cancelled', 'cancelled'), ('snoozed', 'snoozed')], max_length=12, verbose_name='outcome')),
+                ('outcome', models.CharField(choices=[('failed', 'failed'), ('crashed', 'crashed'), ('interrupted', 'interrupted'), ('cancelled', 'cancelled'), ('snoozed', 'snoozed'), ('postponed', 'postponed')], max_length=12, verbose_name='outcome')),
                 ('exception_class', models.CharField(blank=True, max_length=255, verbose_name='exception class')),
                 ('message', models.TextField(blank=True, help_text='Cut to 10,000 characters.', verbose_name='message')),
                 ('traceback', models.TextField(blank=True, help_text='Its end, cut to 50,000 characters.', verbose_name='traceback')),

@@ -146,7 +146,7 @@ def with_history(rows: Sequence[Row], worker_id: str, using: str) -> list[Claime
 
 def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback: str) -> PastAttempt:
     is_error = outcome in ERROR_OUTCOMES
-    return PastAttempt(worker_id, exception_class if is_error else "", traceback)
+    return PastAttempt(worker_id, outcome, exception_class if is_error else "", traceback)
 
 
 def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...]) -> ClaimedJob:

@@ -25,6 +25,7 @@ _HISTORY = {
     "fail": AttemptOutcome.FAILED,
     "retry": AttemptOutcome.FAILED,
     "snooze": AttemptOutcome.SNOOZED,
+    "postpone": AttemptOutcome.POSTPONED,
     "cancel": AttemptOutcome.CANCELLED,
     "release": AttemptOutcome.INTERRUPTED,
 }
@@ -129,7 +130,7 @@ def _write_one_by_one_verbs(worker_id: str, outcomes: Sequence[Outcome], written
         else:
             ours.append(outcome)
     _record(ours)
-    for verb in ("fail", "cancel", "retry", "snooze", "release"):
+    for verb in ("fail", "cancel", "retry", "snooze", "postpone", "release"):
         _move(worker_id, verb, [outcome for outcome in ours if outcome.verb == verb])
     written.done += ours
 
@@ -154,6 +155,8 @@ def _move(worker_id: str, verb: str, outcomes: Sequence[Outcome]) -> None:
             Job.objects.retry(worker_id, delays)
         case "snooze":
             Job.objects.snooze(worker_id, delays)
+        case "postpone":
+            Job.objects.postpone(worker_id, delays)
         case "release":
             Job.objects.release(worker_id, ids)
 

@@ -37,6 +37,15 @@ class Options(NamedTuple):
     run_after: datetime | None = None
     delay: timedelta | None = None
 
+    @property
+    def is_for_later(self) -> bool:
+        return self.run_after is not None or self.delay is not None
+
+    @property
+    def hint(self) -> tuple[str, str]:
+        """What to tell the workers: kind and name of the notification."""
+        return (notifications.DUE, "") if self.is_for_later else (notifications.READY, self.queue_name)
+
 
 class NewJob(NamedTuple):
     """A job to be written; its arguments are JSON already."""

@@ -17,7 +17,7 @@ from django.db.models.functions import Coalesce, Greatest, Now
 
 from .. import notifications, signals
 from ..exceptions import LeaseLost
-from ..outcomes import ClaimedJob
+from ..outcomes import ClaimedJob, Fate
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
@@ -36,7 +36,6 @@ PRUNE_BATCH = 500
 
 # For how long a lease must go on after a claim: nobody takes the jobs before the claim has committed.
 LEASE_MARGIN = timedelta(milliseconds=200)
-
 
 # Rows, and what is to be changed in them.
 Update = tuple["JobQuerySet", dict[str, Any]]
@@ -87,7 +86,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Insert new jobs: scheduled where there is a time to wait for, else ready; then hint to the workers."""
         connection = connections[self.db]
         options = {id(job.options): job.options for job in jobs}.values()
-        hints = {_first_hint(each) for each in options}
+        hints = {each.hint for each in options}
         if not can_insert_values(connection):
             added = self._save(jobs)
         elif len(jobs) == 1:
@@ -189,19 +188,23 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def retry(self, worker_id: str, delays: Mapping[int, float]) -> int:
         """Schedule these jobs of the worker again, each after its delay in seconds."""
-        return self._schedule(worker_id, delays)
+        return self._schedule(self.held_by(worker_id), delays)
 
     def snooze(self, worker_id: str, delays: Mapping[int, float]) -> int:
         """Schedule these jobs of the worker again, each after its delay; this attempt does not count."""
-        return self._schedule(worker_id, delays, max_attempts=F("max_attempts") + 1)
+        return self._schedule(self.held_by(worker_id), delays, max_attempts=F("max_attempts") + 1)
 
-    def _schedule(self, worker_id: str, delays: Mapping[int, float], **changes: Any) -> int:
+    def postpone(self, worker_id: str, delays: Mapping[int, float]) -> int:
+        """Schedule these jobs again, which the worker's code cannot run; this attempt does not count."""
+        return self._schedule(self.held_by(worker_id), delays, max_attempts=F("max_attempts") + 1)
+
+    def _schedule(self, held: JobQuerySet, delays: Mapping[int, float], **changes: Any) -> int:
         delay = Case(
             *(When(pk=pk, then=Value(timedelta(seconds=seconds))) for pk, seconds in delays.items()),
             output_field=DurationField(),
         )
-        held = self.held_by(worker_id).filter(pk__in=delays)
-        moved = held.update(state=JobState.SCHEDULED, worker_id="", run_after=from_now(delay), **changes)
+        waiting = {"state": JobState.SCHEDULED, "worker_id": "", "run_after": from_now(delay)}
+        moved = held.filter(pk__in=delays).update(**waiting, **changes)
         if moved:
             notifications.hint(notifications.DUE)
         return moved
@@ -234,19 +237,23 @@ class JobQuerySet(models.QuerySet["Job"]):
         first: timedelta | None = scheduled.values_list(wait, flat=True).first()
         return first
 
-    def rescue(self, rows: Sequence[tuple[int, bool]]) -> dict[JobState, int]:
-        """Take these orphans, ``(id, whether another attempt is left)``, from their dead workers.
+    def rescue(self, fates: Mapping[int, Fate]) -> dict[JobState, int]:
+        """Take these orphans from their dead workers: cancelled if somebody asked for it, else as the fate of each says.
 
-        Cancelled if somebody asked for it, else failed without an attempt left, else ready. Call it with the rows
-        locked, in the transaction that marked the workers as lost; ``rescue.rescue_lost`` does.
+        Call it with the rows locked, in the transaction that marked the workers as lost; ``rescue.rescue_lost`` does.
         """
-        orphans = self.running().filter(pk__in=[pk for pk, _ in rows])
-        with_attempts_left = orphans.filter(pk__in=[pk for pk, has_left in rows if has_left])
+        orphans = self.running().filter(pk__in=fates)
         ended = {"finished_at": Now(), "worker_id": ""}
+        cancelled = orphans.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, **ended)
+        failed = orphans.filter(pk__in=[pk for pk, fate in fates.items() if fate.ends])
+        excused = orphans.filter(pk__in=[pk for pk, fate in fates.items() if not fate.counts])
+        excused.update(max_attempts=F("max_attempts") + 1)
+        delays = {pk: fate.delay for pk, fate in fates.items() if fate.delay}
         return {
-            JobState.CANCELLED: orphans.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, **ended),
-            JobState.READY: with_attempts_left.update(state=JobState.READY, worker_id=""),
-            JobState.FAILED: orphans.update(state=JobState.FAILED, **ended),
+            JobState.CANCELLED: cancelled,
+            JobState.FAILED: failed.update(state=JobState.FAILED, **ended),
+            JobState.SCHEDULED: self._schedule(orphans, delays) if delays else 0,
+            JobState.READY: orphans.update(state=JobState.READY, worker_id=""),
         }
 
     def prune(self, limit: int = PRUNE_BATCH) -> int:
@@ -324,13 +331,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 def _first_state(options: Options) -> JobState:
-    return JobState.READY if options.run_after is None and options.delay is None else JobState.SCHEDULED
-
-
-def _first_hint(options: Options) -> tuple[str, str]:
-    if _first_state(options) == JobState.SCHEDULED:
-        return notifications.DUE, ""
-    return notifications.READY, options.queue_name
+    return JobState.SCHEDULED if options.is_for_later else JobState.READY
 
 
 def _has_cancel_receivers() -> bool:

@@ -32,6 +32,7 @@ _SIGNALS = {
     "fail": signals.job_failed,
     "retry": signals.job_retrying,
     "snooze": signals.job_snoozed,
+    "postpone": signals.job_retrying,
     "cancel": signals.job_cancelled,
 }
 _FINISHED = {
@@ -99,7 +100,7 @@ def announce(outcome: Outcome) -> None:
     if signal is not None and signal.receivers:
         told = {name: getattr(job, name) for name in ("task_path", "queue_name", "attempt", "worker_id")}
         told |= {"duration": outcome.duration, "exception": outcome.exception}
-        if outcome.verb in ("retry", "snooze"):
+        if outcome.verb in ("retry", "snooze", "postpone"):
             told["delay"] = outcome.delay
         signals.send(signal, Job, job_id=job.id, **told)
     if outcome.verb in _FINISHED and signals.is_heard(task_finished, failed=outcome.verb != "succeed"):
@@ -148,6 +149,14 @@ def _log(outcome: Outcome) -> None:
             logger.error("%s: failed: %s", label, _reason(outcome), extra=extra)
         case "retry":
             logger.warning("%s: failed, again in %.1f s: %s", label, outcome.delay, _reason(outcome), extra=extra)
+        case "postpone":
+            logger.warning(
+                "%s: this code cannot run it, it waits for %.1f s: %s",
+                label,
+                outcome.delay,
+                _reason(outcome),
+                extra=extra,
+            )
         case "snooze":
             logger.info("%s: snoozed for %.1f s", label, outcome.delay, extra=extra)
         case "cancel":

@@ -314,7 +314,7 @@ class Exchange(Service):
                 del self._held[held.id]
                 self._progress.forget(held.id)
         self.processed += len(written.done)
-        self.failed += sum(outcome.verb in ("fail", "retry") for outcome in written.done)
+        self.failed += sum(outcome.verb in ("fail", "retry", "postpone") for outcome in written.done)
         self._announcer.tell(written.done)
 
     def _write_each(self, error: Exception) -> None:

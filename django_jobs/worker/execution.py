@@ -48,6 +48,7 @@ from ..task import DEFAULT_BACKOFF, Task, find_task
 from .atomic import is_atomic, run_atomically
 from .failures import describe_failure
 from .middleware import AsyncCall, Call, Factory, build_async_chain, build_chain
+from .unfit import is_unfit, longer_each_time
 
 logger = logging.getLogger("django_jobs")
 
@@ -228,6 +229,8 @@ def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str,
             return "fail", 0.0
         case Snooze():
             return "snooze", _usable(error.delay, job, task_result)
+        case _ if is_unfit(error, job):
+            return "postpone", longer_each_time(job)
         case Retry() if has_attempts_left:
             delay = error.delay if error.delay is not None else _backoff(error, job, task_result)
             return ("fail", 0.0) if delay is None else ("retry", _usable(delay, job, task_result))

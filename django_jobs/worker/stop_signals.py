@@ -7,6 +7,7 @@ number of each signal into a pipe.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 # Those that a terminal or a service manager sends to all processes at once.
-_HELD_UP = (signal.SIGTERM, signal.SIGINT)
+_HELD_UP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 @contextmanager
@@ -31,6 +32,14 @@ def held_up() -> Iterator[None]:
 def let_through() -> None:
     """Say, in the main thread of a process that was started ``held_up()``, that it hears signals from now on."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_UP)
+
+
+def show_stacks_on_quit(*, chain: bool = False) -> None:
+    """Have SIGQUIT write the stack of every thread to standard error, also while C code holds the interpreter.
+
+    ``chain``: and then do what it did before. Without, the process goes on.
+    """
+    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=chain)
 
 
 class Stoppable(Protocol):

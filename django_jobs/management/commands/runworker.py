@@ -11,7 +11,7 @@ from django_jobs import conf
 from django_jobs.exceptions import JobsError
 from django_jobs.logs import configure_logging
 from django_jobs.worker.options import WorkerOptions, resolve_options
-from django_jobs.worker.stop_signals import StopSignals
+from django_jobs.worker.stop_signals import StopSignals, show_stacks_on_quit
 from django_jobs.worker.supervisor import Supervisor
 from django_jobs.worker.worker import Worker
 
@@ -23,8 +23,9 @@ _OWN_FORM = ("TAGS", "NOTIFY", "LOG_FORMAT")
 class Command(BaseCommand):
     help = (
         "Run jobs. Starts a supervisor with worker processes. The first SIGTERM or Ctrl-C lets running jobs finish, "
-        "a second one ends them. Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the "
-        "worker could not start; 3 a part of the process died; 4 its lease was lost (with --processes 0)."
+        "a second one, or SIGQUIT, gives them back at once; SIGQUIT shows the stacks of the worker processes that get it. "
+        "Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the worker could not start; 3 a part "
+        "of the process died; 4 its lease was lost (with --processes 0)."
     )
     # What makes a worker unable to run is checked at its start, with a message of its own.
     requires_system_checks: list[str] = []
@@ -88,6 +89,7 @@ class Command(BaseCommand):
             raise CommandError("--reload needs a worker process: leave out --processes 0.")
         worker = Worker.alone(options)
         StopSignals(worker, [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]).start()
+        show_stacks_on_quit(chain=True)
         return worker.run()
 
     def _show_config(self, flags: dict[str, Any]) -> None:
