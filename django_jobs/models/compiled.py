@@ -9,16 +9,20 @@ Where the database cannot do this (``can_compile``), the querysets themselves ar
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, OperationalError, models
+from django.db import DatabaseError, DataError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Value
 from django.db.models.sql import UpdateQuery
+
+logger = logging.getLogger("django_jobs")
 
 # Plans for few rows of a large table, made once and whatever the statistics say: they are as old as the last ANALYZE, and
 # a queue may have grown from nothing to a million rows since. To plan each turn anew takes longer than to execute it.
@@ -95,7 +99,10 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
     try:
         with connection._prepare_cursor(bound) as cursor:  # type: ignore[attr-defined]
             cursor.execute(sql, values)
-            return list(cursor.fetchall())
+            try:
+                return list(cursor.fetchall())
+            except DataError as error:
+                return _with_readable_times(driver, bound, error)
     except DatabaseError as error:
         state = getattr(error.__cause__, "sqlstate", "")
         if state in (_NOT_PREPARED, _PREPARED_TWICE):
@@ -105,6 +112,27 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
             raise
         # It is no fault of the values: the caller tries again on another connection.
         raise OperationalError(f"A session of database {connection.alias!r} was not kept: {error}") from error
+
+
+def _with_readable_times(driver: Any, cursor: Any, error: DataError) -> list[tuple[Any, ...]]:
+    """Return the rows of the driver's cursor with None for each time that Python cannot hold: infinity, or before Christ.
+
+    Such a row was written past us. Its job runs without that time, and the jobs beside it as ever.
+    """
+    logger.warning("A claimed job has a time that cannot be read, and runs without it: %s", error)
+    exact = cursor.adapters.get_loader(_TIMESTAMPTZ, driver.pq.Format.TEXT)
+
+    class Tolerant(driver.adapt.Loader):  # type: ignore[misc, name-defined]
+        def load(self, data: Any) -> Any:
+            with suppress(driver.Error):
+                return exact(self.oid, self.connection).load(data)
+
+    cursor.adapters.register_loader(_TIMESTAMPTZ, Tolerant)
+    # The cursor's own one keeps the loaders with which it began.
+    transformer = driver.adapt.Transformer(cursor)
+    transformer.set_pgresult(cursor.pgresult)
+    rows: list[tuple[Any, ...]] = transformer.load_rows(0, cursor.pgresult.ntuples, tuple)
+    return rows
 
 
 def own_session(connection: BaseDatabaseWrapper) -> None:

@@ -9,12 +9,16 @@ from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, F, Value, When
 from django.db.models.expressions import Combinable, ExpressionWrapper
 from django.db.models.functions import Now
 
 from .. import conf
 
 Row = TypeVar("Row", bound=models.Model)
+
+# Whoever writes a later time into a row wants to say "never".
+FOREVER = timedelta(days=366 * 100)
 
 
 class JobsManager(models.Manager[Row]):
@@ -119,3 +123,15 @@ def has_come(using: str) -> Combinable:
     """
     digits = connections[using].features.time_cast_precision
     return Now() if digits >= 6 else from_now(timedelta(seconds=10**-digits))
+
+
+def time_until(column: str) -> Case:
+    """Return how long until the time in a column, as an expression; nothing once it has come.
+
+    So no time is read that Python cannot hold, such as one before Christ. Leave out those after ``FOREVER``: infinity.
+    """
+    return Case(
+        When(**{f"{column}__lte": Now()}, then=Value(timedelta())),
+        default=F(column) - Now(),
+        output_field=models.DurationField(),
+    )

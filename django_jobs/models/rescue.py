@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from .. import notifications, signals
 from ..states import AttemptOutcome, JobState
 from .attempt import Attempt
+from .completion import start_of_attempt
 from .database import exclusive, lock_free_rows
 from .job import Job
 from .worker import Worker
@@ -26,7 +27,7 @@ def rescue_lost(dead: Collection[str] = (), reason: str = "It sent no sign of li
     """
     with exclusive():
         lost = Worker.objects.mark_lost(dead)
-        columns = ("pk", "attempt", "max_attempts", "worker_id", "last_attempted_at", "task_path", "queue_name")
+        columns = ("pk", "attempt", "max_attempts", "worker_id", "task_path", "queue_name")
         orphans = list(lock_free_rows(Job.objects.orphans().order_by("pk")).values(*columns)[:RESCUE_BATCH])
         if orphans:
             _record_crash(orphans, reason)
@@ -44,7 +45,7 @@ def _record_crash(orphans: Sequence[dict[str, Any]], reason: str) -> None:
                 job_id=row["pk"],
                 number=row["attempt"],
                 worker_id=row["worker_id"],
-                started_at=row["last_attempted_at"],
+                started_at=start_of_attempt(row["pk"]),
                 ended_at=Now(),
                 outcome=AttemptOutcome.CRASHED,
                 exception_class="django_jobs.exceptions.WorkerLost",
