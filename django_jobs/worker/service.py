@@ -23,9 +23,9 @@ logger = logging.getLogger("django_jobs")
 # database comes back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
-
-# How much of a loop's last error is shown (characters).
+# How much of a loop's last error is shown (characters), and how soon the same one is logged again (seconds).
 _LONGEST_ERROR = 1000
+_LOG_AGAIN_AFTER = 60.0
 
 
 class Service:
@@ -40,7 +40,8 @@ class Service:
         self._thread: threading.Thread | None = None
         self._failures = 0
         self._last_pass = time.monotonic()
-        self._last_error = ""
+        self._last_error = self._logged_error = ""
+        self._logged_at = 0.0
 
     def run_once(self) -> float:
         """Do one pass; return after how many seconds, at the latest, the next should begin."""
@@ -80,19 +81,30 @@ class Service:
         """Do one pass; never raise for an error: log it and return how long to pause."""
         try:
             pause = self.run_once()
-            self._failures = 0
-            self._last_error = ""
+            self._note_success()
         except Exception as error:
             self._failures += 1
             self._last_error = clean_text(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
-            logger.error(
-                "The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1
-            )
+            self._log_failure()
             self.recover()
             longest = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
             pause = longest * random.uniform(0.5, 1)
         self._last_pass = time.monotonic()
         return pause
+
+    def _note_success(self) -> None:
+        if self._failures > 1:
+            logger.warning("The %s loop works again, after %d failures.", self.name, self._failures)
+        self._failures = 0
+        self._last_error = self._logged_error = ""
+
+    def _log_failure(self) -> None:
+        """Log an error when it is new, and then once a minute: a database may be away for hours."""
+        now = time.monotonic()
+        if self._last_error == self._logged_error and now < self._logged_at + _LOG_AGAIN_AFTER:
+            return
+        self._logged_error, self._logged_at = self._last_error, now
+        logger.error("The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1)
 
     def recover(self) -> None:
         """Bring the loop into a state to go on from after an error."""
