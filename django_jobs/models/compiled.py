@@ -138,8 +138,7 @@ def _with_readable_times(driver: Any, cursor: Any, error: DataError) -> list[tup
 def own_session(connection: BaseDatabaseWrapper) -> None:
     """Set up the connection of a thread that uses it for nothing but its turns: prepared statements, plans.
 
-    Costs nothing when it has been done. Left out where sessions are shared: with Django's pool, or with a pooler that
-    gives each transaction another session, of which DISABLE_SERVER_SIDE_CURSORS tells.
+    Costs nothing when it has been done. Left out where sessions are shared: with Django's pool, or behind a pooler.
     """
     if not can_compile(connection) or _is_shared(connection):
         return
@@ -148,13 +147,36 @@ def own_session(connection: BaseDatabaseWrapper) -> None:
     if getattr(session, "django_jobs_owns_it", False):
         return
     with connection.cursor() as cursor:
+        if _is_behind_pooler(connection, cursor):
+            _with_pooler.add(connection.alias)
+            return
         ours = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _PLANNER.items())
         cursor.execute(f"SELECT {ours}")
     session.prepare_threshold = 0
     session.django_jobs_owns_it = True
 
 
+def has_pooler(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether each transaction may have another session, as with a pooler in transaction mode.
+
+    DISABLE_SERVER_SIDE_CURSORS tells of it, Django's own setting for such poolers. Where it is not set a pooler is
+    noticed by the exchange when it connects; one that keeps sessions is trusted where it is set to False.
+    """
+    return bool(_told(connection)) or connection.alias in _with_pooler
+
+
 def _is_shared(connection: BaseDatabaseWrapper) -> bool:
-    configured = connection.settings_dict
-    has_pool = bool(configured.get("OPTIONS", {}).get("pool"))
-    return has_pool or bool(configured.get("DISABLE_SERVER_SIDE_CURSORS")) or connection.alias in _with_pooler
+    return bool(connection.settings_dict.get("OPTIONS", {}).get("pool")) or has_pooler(connection)
+
+
+def _is_behind_pooler(connection: BaseDatabaseWrapper, cursor: Any) -> bool:
+    """Say whether somebody else answered when we connected than the server process that answers now."""
+    if _told(connection) is not None:
+        return False
+    cursor.execute("SELECT pg_backend_pid()")
+    return bool(cursor.fetchone()[0] != connection.connection.info.backend_pid)
+
+
+def _told(connection: BaseDatabaseWrapper) -> bool | None:
+    told: bool | None = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+    return told

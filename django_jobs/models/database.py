@@ -17,6 +17,16 @@ from .. import conf
 
 Row = TypeVar("Row", bound=models.Model)
 
+# Options of libpq: how long a connection may take to be made (seconds), and after how long one is given up whose packets
+# are not even acknowledged (seconds of silence, seconds between three questions, milliseconds for what was sent).
+GIVE_UP = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
 # Whoever writes a later time into a row wants to say "never".
 FOREVER = timedelta(days=366 * 100)
 
@@ -51,6 +61,18 @@ class JobsRouter:
 def jobs_connection() -> BaseDatabaseWrapper:
     """Return this thread's connection to the jobs database."""
     return connections[conf.database()]
+
+
+def limit_waiting(connection: BaseDatabaseWrapper) -> None:
+    """Let this thread's connection give up on a host that does not answer, unless the project says when to.
+
+    For threads that use it for nothing but jobs. A pool's connections are everybody's and stay as they are.
+    """
+    options = connection.settings_dict.get("OPTIONS", {})
+    driver: Any = getattr(connection, "Database", None)
+    if hasattr(driver, "ClientCursor") and not options.get("pool"):
+        # The dict is shared with the other threads' connections.
+        connection.settings_dict = {**connection.settings_dict, "OPTIONS": GIVE_UP | options}
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..models.database import jobs_connection, limit_waiting
 from .failures import clean_text
 
 logger = logging.getLogger("django_jobs")
@@ -39,6 +41,9 @@ class Service:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
+        # Odd while a pass is being made.
+        self.pass_number = 0
+        self._connection: BaseDatabaseWrapper | None = None
         self._last_pass = time.monotonic()
         self._last_error = self._logged_error = ""
         self._logged_at = 0.0
@@ -77,12 +82,17 @@ class Service:
         age = round(time.monotonic() - self._last_pass, 3)
         return {"alive": self.is_alive, "seconds_since_pass": age, "last_error": self._last_error}
 
+    def session(self) -> Any:
+        """Return the driver's connection to the jobs database of the loop's thread, None without. For ``Watch``."""
+        return None if self._connection is None else self._connection.connection
+
     def attempt(self) -> float:
         """Do one pass; never raise for an error: log it and return how long to pause."""
+        self.pass_number += 1
         try:
             pause = self.run_once()
             self._note_success()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the loop lives
             self._failures += 1
             self._last_error = clean_text(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
             self._log_failure()
@@ -90,6 +100,7 @@ class Service:
             longest = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
             pause = longest * random.uniform(0.5, 1)
         self._last_pass = time.monotonic()
+        self.pass_number += 1
         return pause
 
     def _note_success(self) -> None:
@@ -127,6 +138,8 @@ class Service:
             connections.close_all()
 
     def _run(self) -> None:
+        self._connection = jobs_connection()
+        limit_waiting(self._connection)
         try:
             while not self._stopping.is_set():
                 pause = self.attempt()

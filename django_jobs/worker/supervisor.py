@@ -36,6 +36,7 @@ from .preflight import check_database, explained_errors
 from .reload import Reloader
 from .service import Service
 from .stop_signals import held_up
+from .watch import Watch
 from .worker import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED
 
 logger = logging.getLogger("django_jobs")
@@ -144,7 +145,8 @@ class Supervisor:
             is_beating=lambda: heartbeat.is_fresh,
             on_death=self._on_death,
         )
-        services: list[Service] = [heartbeat, self._leader]
+        watch = Watch([heartbeat, self._leader], options, self._on_death)
+        services: list[Service] = [heartbeat, self._leader, watch]
         plugins = plugin_duties()
         if plugins:
             services.append(PluginDuties(plugins, lambda: self._leader.is_leading, self._on_death))
