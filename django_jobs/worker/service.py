@@ -149,3 +149,20 @@ class Service:
         finally:
             if not self._stopping.is_set() and self._on_death is not None:
                 self._on_death(self)
+
+
+def within(seconds: float, write: Callable[[], None]) -> None:
+    """Make last writes in a thread that is left behind if they take longer: a process that ends waits for no dead server."""
+
+    def write_and_close() -> None:
+        try:
+            limit_waiting(jobs_connection())
+            write()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=write_and_close, name="django_jobs last writes", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        logger.error("The last writes are not done after %.0f s: the database does not answer.", seconds)

@@ -18,7 +18,6 @@ from typing import Any
 
 from django.db import Error, connections
 
-from ..models.compiled import has_pooler
 from ..models.database import jobs_connection, limit_waiting
 from .options import WorkerOptions
 from .service import Service
@@ -28,6 +27,8 @@ logger = logging.getLogger("django_jobs")
 # A loop that has waited so many looks in one pass is asked about; no answer within as many is an answer too. Looks are
 # counted, not seconds: while this process stands still itself, nobody is late.
 _LOOKS = 5
+# Behind a pooler a session cannot be asked about: it has another number there.
+_LOOKS_UNKNOWN = 20
 # The least time for the looks (seconds), for a machine that is busy.
 _LEAST_PATIENCE = 0.5
 # libpq's PGTransactionStatusType: a statement was sent, and its answer has not been read.
@@ -79,12 +80,13 @@ class _Story:
             self._begin_anew(number)
             return
         self._looks += 1
-        if self._question is None:
+        question = self._question
+        if question is None:
             if self._looks >= _LOOKS:
                 self._ask(session)
-        elif self._question.is_at_work:
+        elif question.is_at_work:
             self._begin_anew(number)
-        elif self._question.is_answered or self._looks >= 2 * _LOOKS:
+        elif self._looks >= (_LOOKS_UNKNOWN if question.is_unknown else 2 * _LOOKS):
             self._cut(session)
 
     def _ask(self, session: Any) -> None:
@@ -114,32 +116,29 @@ class _Question(threading.Thread):
         super().__init__(name="django_jobs question", daemon=True)
         self._pid = pid
         self._patience = patience
-        self.is_at_work = False
-        self.is_answered = False
+        self.is_at_work = self.is_unknown = False
         self.session: Any = None
 
     def run(self) -> None:
         try:
-            self.is_at_work = self._ask()
+            row = self._ask()
+            self.is_at_work, self.is_unknown = bool(row and row[0]), row is None
         except Error as error:
             # A server that has no connection to spare is no reason to cut another one.
             self.is_at_work = getattr(error.__cause__, "sqlstate", None) is not None
         finally:
-            self.is_answered = True
             connections.close_all()
 
-    def _ask(self) -> bool:
+    def _ask(self) -> tuple[bool] | None:
+        """Return whether the session is at work; None for one that the server does not know."""
         connection = jobs_connection()
         limit_waiting(connection)
         connection.ensure_connection()
         self.session = connection.connection
-        if has_pooler(connection):
-            # It answers, and its sessions have other numbers.
-            return False
         with connection.cursor() as cursor:
             cursor.execute(_STATE, [self._patience / 2, self._pid])
-            row = cursor.fetchone()
-        return bool(row and row[0])
+            row: tuple[bool] | None = cursor.fetchone()
+        return row
 
 
 def _waits(session: Any) -> bool:

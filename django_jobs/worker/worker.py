@@ -44,7 +44,7 @@ from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
 from .owner import Startable
 from .preflight import check_database, explained_errors
-from .service import Service
+from .service import Service, within
 from .watch import Watch
 
 logger = logging.getLogger("django_jobs")
@@ -266,7 +266,7 @@ class Worker:
             self._threads.join(_JOIN_GRACE)
             self._loop.join(_JOIN_GRACE)
         if not self._lease_lost and self.exit_code != EXIT_DIED:
-            self._sign_off()
+            within(_LAST_WRITES, self._sign_off)
         self._state = WorkerState.LOST if self._lease_lost else WorkerState.STOPPED
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
