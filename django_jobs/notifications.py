@@ -26,6 +26,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import conf
+from .models.database import GIVE_UP
 
 CHANNEL = "django_jobs"
 READY, DUE, CANCEL, QUEUES = "ready", "due", "cancel", "queues"
@@ -147,7 +148,10 @@ class Listener:
         role = connection.settings_dict["OPTIONS"].get("assume_role")
         for name in ("cursor_factory", "context"):
             parameters.pop(name, None)
-        self._connection: Any = connection.Database.connect(**parameters, autocommit=True)  # type: ignore[attr-defined]
+        self.is_asked = False
+        self._connection: Any = connection.Database.connect(  # type: ignore[attr-defined]
+            **(GIVE_UP | parameters), autocommit=True
+        )
         try:
             if role:
                 self._connection.execute("SELECT set_config('role', %s, false)", [role])
@@ -163,7 +167,17 @@ class Listener:
 
     def heard(self) -> set[str]:
         """Return the payloads that have arrived, without waiting."""
-        return {notification.payload for notification in self._connection.notifies(timeout=0)}
+        heard = {notification.payload for notification in self._connection.notifies(timeout=0)}
+        line = self._connection.pgconn
+        while self.is_asked and not line.is_busy():
+            self.is_asked = line.get_result() is not None
+        return heard
+
+    def ask(self) -> None:
+        """Ask the server for a sign of life, without waiting: until ``heard()`` takes the answer it ``is_asked``."""
+        self._connection.pgconn.send_query(b"")
+        self._connection.pgconn.flush()
+        self.is_asked = True
 
     def close(self) -> None:
         self._connection.close()

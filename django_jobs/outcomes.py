@@ -41,7 +41,10 @@ class PastAttempt:
 
 
 class ClaimedJob(NamedTuple):
-    """A job that this worker has claimed: all that running it needs. ``attempt`` counts this attempt."""
+    """A job that this worker has claimed: all that running it needs. ``attempt`` counts this attempt.
+
+    ``enqueued_at`` is None if what the row has cannot be read.
+    """
 
     id: int
     task_path: str
@@ -52,7 +55,7 @@ class ClaimedJob(NamedTuple):
     attempt: int
     max_attempts: int
     run_after: datetime | None
-    enqueued_at: datetime
+    enqueued_at: datetime | None
     started_at: datetime
     last_attempted_at: datetime
     meta: dict[str, Any]

@@ -11,8 +11,10 @@ import pytest
 from django.db import OperationalError, connection
 
 from django_jobs.models import Queue as QueueRow
+from django_jobs.worker import service as service_module
 from django_jobs.worker.service import Service
 
+from .clocks import StillClock
 from .conftest import wait_until
 
 TIMEOUT = 10.0
@@ -101,13 +103,45 @@ def test_a_pass_that_raises_is_logged_and_the_loop_goes_on(
     assert loop.deaths.empty()
 
 
+def fail_otherwise() -> None:
+    raise ValueError("this pass failed too")
+
+
 def test_only_the_first_of_several_failures_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    loop = Loop(fail, fail, fail)
+    loop = Loop(fail, fail_otherwise, fail)
 
     for _ in range(3):
         loop.attempt()
 
     assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+
+
+def test_a_failure_that_goes_on_is_logged_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = StillClock(monkeypatch, service_module)
+    loop = Loop(*[fail] * 20)
+
+    logged = []
+    for _ in range(20):
+        loop.attempt()
+        logged.append(len(caplog.records))
+        clock.advance(10)
+
+    assert logged == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 2
+
+
+def test_a_loop_that_works_again_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop(fail, fail, nothing, nothing, fail)
+
+    for _ in range(5):
+        loop.attempt()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "The test loop failed and goes on: ValueError: this pass failed",
+        "The test loop works again, after 2 failures.",
+        "The test loop failed and goes on: ValueError: this pass failed",
+    ]
 
 
 def test_the_pause_after_failures_grows_to_two_seconds() -> None:

@@ -7,11 +7,13 @@ does not grow with other rows. ``JobQuerySet.claim`` moves the chosen rows; on P
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db.models import Case, Exists, F, TextField, Value, When
+from django.db import DataError
+from django.db.models import Case, DateTimeField, Exists, F, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast, Now
 
 from ..outcomes import ClaimedJob, PastAttempt, Unreadable
@@ -22,6 +24,8 @@ from .queue import Queue
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
+
+logger = logging.getLogger("django_jobs")
 
 # How many earlier attempts a running job knows of.
 LONGEST_HISTORY = 100
@@ -47,6 +51,14 @@ _EMPTY_JSON: dict[str, Callable[[], Any]] = {"[]": list, "{}": dict}
 
 # Django's field would read what is in the rows: one that cannot be read would keep all others from being claimed.
 _AS_TEXT = [Cast(name, TextField()) if name in ("args", "kwargs", "meta") else name for name in COLUMNS]
+
+# What Django raises for a text that is no time; such a row was written past us.
+_NO_TIME = (DataError, ValueError, TypeError, AttributeError)
+_TIMES = ("run_after", "enqueued_at", "started_at")
+_WITHOUT_TIMES = [
+    Cast(Value(None), DateTimeField()) if name in _TIMES else column
+    for name, column in zip(COLUMNS, _AS_TEXT, strict=True)
+]
 
 # The columns of a chosen job, with texts for those of JSON, and behind them the database's now.
 Row = tuple[Any, ...]
@@ -104,7 +116,21 @@ def _fill_up(ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: 
 
 
 def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[Row]:
-    return list(lock_free_rows(in_order(ready, queue_name)).values_list(*_AS_TEXT, Now())[:limit])
+    chosen = lock_free_rows(in_order(ready, queue_name))
+    try:
+        return list(chosen.values_list(*_AS_TEXT, Now())[:limit])
+    except _NO_TIME as error:
+        logger.warning("A claimed job has a time that cannot be read, and runs without it: %s", error)
+        return [_read_alone(chosen, pk) for pk in list(chosen.values_list("pk", flat=True)[:limit])]
+
+
+def _read_alone(chosen: QuerySet[Any], pk: int) -> Row:
+    """Return the row of one job, without its times if they cannot be read."""
+    job = chosen.filter(pk=pk)
+    try:
+        return job.values_list(*_AS_TEXT, Now()).get()
+    except _NO_TIME:
+        return job.values_list(*_WITHOUT_TIMES, Now()).get()
 
 
 def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Any]:

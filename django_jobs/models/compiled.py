@@ -9,16 +9,20 @@ Where the database cannot do this (``can_compile``), the querysets themselves ar
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, OperationalError, models
+from django.db import DatabaseError, DataError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Value
 from django.db.models.sql import UpdateQuery
+
+logger = logging.getLogger("django_jobs")
 
 # Plans for few rows of a large table, made once and whatever the statistics say: they are as old as the last ANALYZE, and
 # a queue may have grown from nothing to a million rows since. To plan each turn anew takes longer than to execute it.
@@ -95,7 +99,10 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
     try:
         with connection._prepare_cursor(bound) as cursor:  # type: ignore[attr-defined]
             cursor.execute(sql, values)
-            return list(cursor.fetchall())
+            try:
+                return list(cursor.fetchall())
+            except DataError as error:
+                return _with_readable_times(driver, bound, error)
     except DatabaseError as error:
         state = getattr(error.__cause__, "sqlstate", "")
         if state in (_NOT_PREPARED, _PREPARED_TWICE):
@@ -107,11 +114,31 @@ def execute(connection: BaseDatabaseWrapper, sql: str, values: Mapping[str, Any]
         raise OperationalError(f"A session of database {connection.alias!r} was not kept: {error}") from error
 
 
+def _with_readable_times(driver: Any, cursor: Any, error: DataError) -> list[tuple[Any, ...]]:
+    """Return the rows of the driver's cursor with None for each time that Python cannot hold: infinity, or before Christ.
+
+    Such a row was written past us. Its job runs without that time, and the jobs beside it as ever.
+    """
+    logger.warning("A claimed job has a time that cannot be read, and runs without it: %s", error)
+    exact = cursor.adapters.get_loader(_TIMESTAMPTZ, driver.pq.Format.TEXT)
+
+    class Tolerant(driver.adapt.Loader):  # type: ignore[misc, name-defined]
+        def load(self, data: Any) -> Any:
+            with suppress(driver.Error):
+                return exact(self.oid, self.connection).load(data)
+
+    cursor.adapters.register_loader(_TIMESTAMPTZ, Tolerant)
+    # The cursor's own one keeps the loaders with which it began.
+    transformer = driver.adapt.Transformer(cursor)
+    transformer.set_pgresult(cursor.pgresult)
+    rows: list[tuple[Any, ...]] = transformer.load_rows(0, cursor.pgresult.ntuples, tuple)
+    return rows
+
+
 def own_session(connection: BaseDatabaseWrapper) -> None:
     """Set up the connection of a thread that uses it for nothing but its turns: prepared statements, plans.
 
-    Costs nothing when it has been done. Left out where sessions are shared: with Django's pool, or with a pooler that
-    gives each transaction another session, of which DISABLE_SERVER_SIDE_CURSORS tells.
+    Costs nothing when it has been done. Left out where sessions are shared: with Django's pool, or behind a pooler.
     """
     if not can_compile(connection) or _is_shared(connection):
         return
@@ -120,13 +147,36 @@ def own_session(connection: BaseDatabaseWrapper) -> None:
     if getattr(session, "django_jobs_owns_it", False):
         return
     with connection.cursor() as cursor:
+        if _is_behind_pooler(connection, cursor):
+            _with_pooler.add(connection.alias)
+            return
         ours = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _PLANNER.items())
         cursor.execute(f"SELECT {ours}")
     session.prepare_threshold = 0
     session.django_jobs_owns_it = True
 
 
+def has_pooler(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether each transaction may have another session, as with a pooler in transaction mode.
+
+    DISABLE_SERVER_SIDE_CURSORS tells of it, Django's own setting for such poolers. Where it is not set a pooler is
+    noticed by the exchange when it connects; one that keeps sessions is trusted where it is set to False.
+    """
+    return bool(_told(connection)) or connection.alias in _with_pooler
+
+
 def _is_shared(connection: BaseDatabaseWrapper) -> bool:
-    configured = connection.settings_dict
-    has_pool = bool(configured.get("OPTIONS", {}).get("pool"))
-    return has_pool or bool(configured.get("DISABLE_SERVER_SIDE_CURSORS")) or connection.alias in _with_pooler
+    return bool(connection.settings_dict.get("OPTIONS", {}).get("pool")) or has_pooler(connection)
+
+
+def _is_behind_pooler(connection: BaseDatabaseWrapper, cursor: Any) -> bool:
+    """Say whether somebody else answered when we connected than the server process that answers now."""
+    if _told(connection) is not None:
+        return False
+    cursor.execute("SELECT pg_backend_pid()")
+    return bool(cursor.fetchone()[0] != connection.connection.info.backend_pid)
+
+
+def _told(connection: BaseDatabaseWrapper) -> bool | None:
+    told: bool | None = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+    return told

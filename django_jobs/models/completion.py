@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import Field
+from django.db.models import BooleanField, ExpressionWrapper, Field, Q, Subquery
 from django.db.models.functions import Now
 
 from ..exceptions import JobCancelled
@@ -73,14 +73,14 @@ def give_back_unknown(worker_id: str, known: Collection[int]) -> int:
     if not unknown.exists():
         return 0
     with exclusive():
-        rows = list(lock_rows(unknown).values("pk", "attempt", "last_attempted_at"))
+        rows = list(lock_rows(unknown).values("pk", "attempt"))
         Attempt.objects.bulk_create(
             [
                 Attempt(
                     job_id=row["pk"],
                     number=row["attempt"],
                     worker_id=worker_id,
-                    started_at=row["last_attempted_at"],
+                    started_at=start_of_attempt(row["pk"]),
                     ended_at=Now(),
                     outcome=AttemptOutcome.INTERRUPTED,
                     message="The worker did not know that it held this job: the answer to its claim was lost.",
@@ -95,6 +95,11 @@ def _save_meta(worker_id: str, outcome: Outcome) -> None:
     if outcome.meta is not None:
         held = Job.objects.held_by(worker_id).filter(pk=outcome.job.id, attempt=outcome.job.attempt)
         held.update(meta=outcome.meta)
+
+
+def start_of_attempt(job_id: int) -> Subquery:
+    """Return when a running job was claimed, for its history: copied in the database, since Python may not be able to read it."""
+    return Subquery(Job.objects.filter(pk=job_id).values("last_attempted_at"))
 
 
 def _write_successes(worker_id: str, outcomes: Sequence[Outcome], written: Written) -> list[Outcome]:
@@ -125,7 +130,7 @@ def _write_one_by_one_verbs(worker_id: str, outcomes: Sequence[Outcome], written
         row = rows.get(outcome.job.id)
         if row is None or row["attempt"] != outcome.job.attempt:
             written.late.append(outcome)
-        elif row["cancel_requested_at"] is not None and outcome.verb != "cancel":
+        elif row["is_to_be_cancelled"] and outcome.verb != "cancel":
             ours.append(_as_cancelled(outcome))
         else:
             ours.append(outcome)
@@ -136,9 +141,12 @@ def _write_one_by_one_verbs(worker_id: str, outcomes: Sequence[Outcome], written
 
 
 def lock_held(worker_id: str, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Lock the rows among ``ids`` that the worker still holds; return attempt and cancel_requested_at by id."""
+    """Lock the rows among ``ids`` that the worker still holds; return attempt and ``is_to_be_cancelled`` by id."""
     held = lock_rows(Job.objects.held_by(worker_id).filter(pk__in=list(ids)).order_by("pk"))
-    return {row["pk"]: dict(row) for row in held.values("pk", "attempt", "cancel_requested_at")}
+    # Not the time itself: it may be one that Python cannot read.
+    is_to_be_cancelled = ExpressionWrapper(Q(cancel_requested_at__isnull=False), output_field=BooleanField())
+    rows = held.values("pk", "attempt", is_to_be_cancelled=is_to_be_cancelled)
+    return {row["pk"]: dict(row) for row in rows}
 
 
 def _move(worker_id: str, verb: str, outcomes: Sequence[Outcome]) -> None:

@@ -9,12 +9,26 @@ from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, F, Value, When
 from django.db.models.expressions import Combinable, ExpressionWrapper
 from django.db.models.functions import Now
 
 from .. import conf
 
 Row = TypeVar("Row", bound=models.Model)
+
+# Options of libpq: how long a connection may take to be made (seconds), and after how long one is given up whose packets
+# are not even acknowledged (seconds of silence, seconds between three questions, milliseconds for what was sent).
+GIVE_UP = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+# Whoever writes a later time into a row wants to say "never".
+FOREVER = timedelta(days=366 * 100)
 
 
 class JobsManager(models.Manager[Row]):
@@ -47,6 +61,18 @@ class JobsRouter:
 def jobs_connection() -> BaseDatabaseWrapper:
     """Return this thread's connection to the jobs database."""
     return connections[conf.database()]
+
+
+def limit_waiting(connection: BaseDatabaseWrapper) -> None:
+    """Let this thread's connection give up on a host that does not answer, unless the project says when to.
+
+    For threads that use it for nothing but jobs. A pool's connections are everybody's and stay as they are.
+    """
+    options = connection.settings_dict.get("OPTIONS", {})
+    driver: Any = getattr(connection, "Database", None)
+    if hasattr(driver, "ClientCursor") and not options.get("pool"):
+        # The dict is shared with the other threads' connections.
+        connection.settings_dict = {**connection.settings_dict, "OPTIONS": GIVE_UP | options}
 
 
 @contextmanager
@@ -129,3 +155,15 @@ def has_come(using: str) -> Combinable:
     """
     digits = connections[using].features.time_cast_precision
     return Now() if digits >= 6 else from_now(timedelta(seconds=10**-digits))
+
+
+def time_until(column: str) -> Case:
+    """Return how long until the time in a column, as an expression; nothing once it has come.
+
+    So no time is read that Python cannot hold, such as one before Christ. Leave out those after ``FOREVER``: infinity.
+    """
+    return Case(
+        When(**{f"{column}__lte": Now()}, then=Value(timedelta())),
+        default=F(column) - Now(),
+        output_field=models.DurationField(),
+    )

@@ -21,7 +21,7 @@ from ..outcomes import ClaimedJob, Fate
 from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
 from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
-from .database import Constant, exclusive, from_now, has_come, lock_free_rows
+from .database import FOREVER, Constant, exclusive, from_now, has_come, lock_free_rows, time_until
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
 from .marks import Marks
 from .result import Result
@@ -232,9 +232,8 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def next_due_in(self) -> timedelta | None:
         """Return how long until the next scheduled job is due, by the database's clock; None without one."""
-        wait = models.ExpressionWrapper(F("run_after") - Now(), output_field=DurationField())
-        scheduled = self.filter(state=JobState.SCHEDULED, run_after__isnull=False).order_by("run_after")
-        first: timedelta | None = scheduled.values_list(wait, flat=True).first()
+        scheduled = self.filter(state=JobState.SCHEDULED, run_after__lt=from_now(FOREVER)).order_by("run_after")
+        first: timedelta | None = scheduled.values_list(time_until("run_after"), flat=True).first()
         return first
 
     def rescue(self, fates: Mapping[int, Fate]) -> dict[JobState, int]:

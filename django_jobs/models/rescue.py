@@ -23,13 +23,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from django.db.models import Count
-from django.db.models.functions import Now
+from django.db.models import Count, TextField
+from django.db.models.functions import Cast, Now
 
 from .. import notifications, signals
 from ..outcomes import Fate
 from ..states import AttemptOutcome, JobState
 from .attempt import Attempt
+from .completion import start_of_attempt
 from .database import exclusive, lock_free_rows
 from .job import Job
 from .worker import Worker
@@ -42,7 +43,9 @@ FIRST_APART, LONGEST_APART = 10.0, 3600.0
 # Ten halvings find one job among a thousand.
 MOST_DOUBTS = 10
 
-_COLUMNS = ("pk", "attempt", "max_attempts", "worker_id", "last_attempted_at", "task_path", "queue_name")
+_COLUMNS = ("pk", "attempt", "max_attempts", "worker_id", "task_path", "queue_name")
+# As text, which sorts as well: it may be a time that Python cannot read.
+_BEGAN = Cast("last_attempted_at", TextField())
 _EXCUSE = " It does not count: another job of this worker, which had crashed before too, may have been the cause."
 
 Orphan = dict[str, Any]
@@ -59,7 +62,7 @@ def rescue_lost(dead: Collection[str] = (), reason: str = "It sent no sign of li
         # In the order of their index, also where it is not of one worker: for that of the key, SQLite would walk through the
         # whole table.
         rows = lock_free_rows(Job.objects.orphans().order_by("worker_id", "pk"))
-        orphans: list[Orphan] = list(rows.values(*_COLUMNS)[:RESCUE_BATCH])
+        orphans: list[Orphan] = list(rows.values(*_COLUMNS, began=_BEGAN)[:RESCUE_BATCH])
         if orphans:
             fates = _fates(orphans)
             _record_crash(orphans, fates, reason)
@@ -108,7 +111,7 @@ def _set_apart(suspects: Iterable[Orphan], crashes: Mapping[int, int]) -> Iterat
 
 def _suspicion(orphan: Orphan, crashes: Mapping[int, int]) -> tuple[Any, ...]:
     # At random among equals: in a fixed order one that waits, and finds the others still running, would always wait.
-    return crashes[orphan["pk"]], orphan["last_attempted_at"], random.random()
+    return crashes[orphan["pk"]], orphan["began"], random.random()
 
 
 def _record_crash(orphans: Sequence[Orphan], fates: Mapping[int, Fate], reason: str) -> None:
@@ -118,7 +121,7 @@ def _record_crash(orphans: Sequence[Orphan], fates: Mapping[int, Fate], reason: 
                 job_id=row["pk"],
                 number=row["attempt"],
                 worker_id=row["worker_id"],
-                started_at=row["last_attempted_at"],
+                started_at=start_of_attempt(row["pk"]),
                 ended_at=Now(),
                 outcome=AttemptOutcome.CRASHED,
                 exception_class="django_jobs.exceptions.WorkerLost",

@@ -72,7 +72,7 @@ class Exchange(Service):
         self._capacity = capacity
         self._announcer = announcer
         self._owner = owner
-        self._wakeup = Wakeup(options.notify)
+        self._wakeup = Wakeup(options.notify, options.heartbeat_interval)
         self._outbox = Outbox(worker_id)
         self._held: dict[int, ClaimedJob] = {}
         self._progress = ProgressBoard()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Collection, Iterable, Iterator
 from queue import Empty, SimpleQueue
 
@@ -22,6 +23,8 @@ from .failures import describe_failure
 
 logger = logging.getLogger("django_jobs")
 
+# How soon (seconds) an outcome is written again that was refused in every form.
+TRY_AGAIN_AFTER = 30
 
 _GIVEN_BACK = Failure("django_jobs.exceptions.JobInterrupted", "The worker gave the job back before it was done.")
 _CANCELLED = Failure("django_jobs.exceptions.JobCancelled", "The job was cancelled before it began.")
@@ -34,6 +37,9 @@ class Outbox:
         self._worker_id = worker_id
         self._arrivals: SimpleQueue[Outcome] = SimpleQueue()
         self._waiting: list[Outcome] = []
+        # Refused in every form, until somebody has put the database right.
+        self._aside: list[Outcome] = []
+        self._again_at = 0.0
 
     def put(self, outcome: Outcome) -> None:
         """Take an outcome. Any thread may call this; all else is the exchange's."""
@@ -46,6 +52,8 @@ class Outbox:
     def collect(self) -> list[Outcome]:
         """Let what has arrived wait for the next transaction, and return it."""
         arrived: list[Outcome] = []
+        if self._aside and time.monotonic() >= self._again_at:
+            self._waiting, self._aside = self._waiting + self._aside, []
         while True:
             try:
                 arrived.append(self._arrivals.get_nowait())
@@ -80,9 +88,9 @@ class Outbox:
 
     def without_waiting(self, jobs: Collection[ClaimedJob]) -> list[ClaimedJob]:
         """Return those of the jobs whose outcome does not wait here."""
-        if not self._waiting:
+        if not (self._waiting or self._aside):
             return list(jobs)
-        ids = {outcome.job.id for outcome in self._waiting}
+        ids = {outcome.job.id for outcome in (*self._waiting, *self._aside)}
         return [job for job in jobs if job.id not in ids]
 
     def write(self) -> Written:
@@ -105,10 +113,29 @@ class Outbox:
         self._waiting = [one for one in self._waiting if (one.job.id, one.job.attempt) not in settled]
 
     def write_each(self, error: Exception) -> Iterator[Written]:
-        """Write what waits one by one, because all together were refused; yield each after its commit, to be settled."""
+        """Write what waits one by one, because all together were refused; yield each after its commit, to be settled.
+
+        One that is not even taken as a failure is put aside: it must keep neither the others nor the next claim.
+        """
         logger.warning("A batch of outcomes was refused, they are written one by one: %s", error)
         for outcome in list(self._waiting):
-            yield self._write_one(outcome)
+            try:
+                written = self._write_one(outcome)
+            except REFUSALS as refusal:
+                if is_passing(refusal):
+                    raise
+                self._put_aside(outcome, refusal)
+            else:
+                yield written
+
+    def _put_aside(self, outcome: Outcome, refusal: Exception) -> None:
+        logger.error(
+            "Job %s, attempt %s: the database refuses its outcome, also as a failure. It is tried again every %d s: %s",
+            outcome.job.id, outcome.job.attempt, TRY_AGAIN_AFTER, refusal,
+        )  # fmt: skip
+        self._waiting = [waiting for waiting in self._waiting if waiting is not outcome]
+        self._aside.append(outcome)
+        self._again_at = time.monotonic() + TRY_AGAIN_AFTER
 
     def _write_one(self, outcome: Outcome) -> Written:
         try:
@@ -126,7 +153,15 @@ class Outbox:
 # What a bad value leads to: an error of the database, or one in making JSON of it.
 REFUSALS = (DatabaseError, TypeError, ValueError)
 
+# Classes of SQLSTATE: what no try will fit into the database (the driver calls it operational), and what an administrator
+# can put right (read-only or broken transactions, no permission, a table or column that is not there, internal errors).
+_BEYOND_LIMITS = "54"
+_PASSING = ("25", "42501", "42P01", "42703", "XX")
+
 
 def is_passing(error: Exception) -> bool:
     """Say whether the error has to do with the database's state, not with a value: it will be tried again."""
-    return isinstance(error, OperationalError)
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    if isinstance(error, OperationalError):
+        return not state.startswith(_BEYOND_LIMITS)
+    return state.startswith(_PASSING)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..models.database import jobs_connection, limit_waiting
 from .failures import clean_text
 
 logger = logging.getLogger("django_jobs")
@@ -23,9 +25,9 @@ logger = logging.getLogger("django_jobs")
 # database comes back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
-
-# How much of a loop's last error is shown (characters).
+# How much of a loop's last error is shown (characters), and how soon the same one is logged again (seconds).
 _LONGEST_ERROR = 1000
+_LOG_AGAIN_AFTER = 60.0
 
 
 class Service:
@@ -39,8 +41,12 @@ class Service:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
+        # Odd while a pass is being made.
+        self.pass_number = 0
+        self._connection: BaseDatabaseWrapper | None = None
         self._last_pass = time.monotonic()
-        self._last_error = ""
+        self._last_error = self._logged_error = ""
+        self._logged_at = 0.0
 
     def run_once(self) -> float:
         """Do one pass; return after how many seconds, at the latest, the next should begin."""
@@ -76,23 +82,40 @@ class Service:
         age = round(time.monotonic() - self._last_pass, 3)
         return {"alive": self.is_alive, "seconds_since_pass": age, "last_error": self._last_error}
 
+    def session(self) -> Any:
+        """Return the driver's connection to the jobs database of the loop's thread, None without. For ``Watch``."""
+        return None if self._connection is None else self._connection.connection
+
     def attempt(self) -> float:
         """Do one pass; never raise for an error: log it and return how long to pause."""
+        self.pass_number += 1
         try:
             pause = self.run_once()
-            self._failures = 0
-            self._last_error = ""
-        except Exception as error:
+            self._note_success()
+        except Exception as error:  # noqa: BLE001 - it is logged, and the loop lives
             self._failures += 1
             self._last_error = clean_text(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
-            logger.error(
-                "The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1
-            )
+            self._log_failure()
             self.recover()
             longest = min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE)
             pause = longest * random.uniform(0.5, 1)
         self._last_pass = time.monotonic()
+        self.pass_number += 1
         return pause
+
+    def _note_success(self) -> None:
+        if self._failures > 1:
+            logger.warning("The %s loop works again, after %d failures.", self.name, self._failures)
+        self._failures = 0
+        self._last_error = self._logged_error = ""
+
+    def _log_failure(self) -> None:
+        """Log an error when it is new, and then once a minute: a database may be away for hours."""
+        now = time.monotonic()
+        if self._last_error == self._logged_error and now < self._logged_at + _LOG_AGAIN_AFTER:
+            return
+        self._logged_error, self._logged_at = self._last_error, now
+        logger.error("The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1)
 
     def recover(self) -> None:
         """Bring the loop into a state to go on from after an error."""
@@ -115,6 +138,8 @@ class Service:
             connections.close_all()
 
     def _run(self) -> None:
+        self._connection = jobs_connection()
+        limit_waiting(self._connection)
         try:
             while not self._stopping.is_set():
                 pause = self.attempt()
@@ -124,3 +149,20 @@ class Service:
         finally:
             if not self._stopping.is_set() and self._on_death is not None:
                 self._on_death(self)
+
+
+def within(seconds: float, write: Callable[[], None]) -> None:
+    """Make last writes in a thread that is left behind if they take longer: a process that ends waits for no dead server."""
+
+    def write_and_close() -> None:
+        try:
+            limit_waiting(jobs_connection())
+            write()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=write_and_close, name="django_jobs last writes", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        logger.error("The last writes are not done after %.0f s: the database does not answer.", seconds)

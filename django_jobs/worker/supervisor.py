@@ -34,8 +34,9 @@ from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues
 from .preflight import check_database, explained_errors
 from .reload import Reloader
-from .service import Service
+from .service import Service, within
 from .stop_signals import held_up
+from .watch import Watch
 from .worker import EXIT_DIED, EXIT_OK, EXIT_UNFINISHED
 
 logger = logging.getLogger("django_jobs")
@@ -47,6 +48,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _LEAST_START = 60.0
 # What workers get after SHUTDOWN_TIMEOUT for their last writes, before they are killed (seconds).
 _STOP_GRACE = 10.0
+# What each of our own loops gets for its last writes (seconds).
+_LAST_WRITES = 5.0
 
 
 class Child:
@@ -144,7 +147,8 @@ class Supervisor:
             is_beating=lambda: heartbeat.is_fresh,
             on_death=self._on_death,
         )
-        services: list[Service] = [heartbeat, self._leader]
+        watch = Watch([heartbeat, self._leader], options, self._on_death)
+        services: list[Service] = [heartbeat, self._leader, watch]
         plugins = plugin_duties()
         if plugins:
             services.append(PluginDuties(plugins, lambda: self._leader.is_leading, self._on_death))
@@ -180,14 +184,17 @@ class Supervisor:
 
     def _end(self) -> None:
         for service in self._services:
-            service.stop(_STOP_GRACE)
+            service.stop(_LAST_WRITES)
+        within(_LAST_WRITES, self._sign_off)
+        connections.close_all()
+        logger.info("Supervisor %s stopped with exit code %s.", self.supervisor_id, self.exit_code)
+
+    def _sign_off(self) -> None:
         try:
             WorkerRow.objects.mark_stopped(self.supervisor_id)
         except Error as error:
             # The row is held for lost when its lease ends.
             logger.error("Supervisor %s stops, and its row does not say so: %s", self.supervisor_id, error)
-        connections.close_all()
-        logger.info("Supervisor %s stopped with exit code %s.", self.supervisor_id, self.exit_code)
 
     def _register(self) -> None:
         identity.clear_name(self.supervisor_id)

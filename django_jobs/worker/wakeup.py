@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from django.db import Error
 
+from ..models.compiled import has_pooler
 from ..models.database import jobs_connection
 from ..notifications import LOOKS_AGAIN, Listener, can_notify
 
@@ -18,17 +19,22 @@ logger = logging.getLogger("django_jobs")
 
 # A listener that cannot be had is asked for again after this long; polling finds the jobs meanwhile.
 _RELISTEN_AFTER = 5.0
+# The least time (seconds) that a listener's server gets for a sign of life.
+_LEAST_PATIENCE = 1.0
 
 
 class Wakeup:
     """Waits for a wake-up from another thread, a hint from the database, or the clock."""
 
-    def __init__(self, listens: bool) -> None:
+    def __init__(self, listens: bool, ask_every: float = 10.0) -> None:
+        """Listen for hints if ``listens``, and ask the listener's server for a sign of life every so many seconds."""
         # Made when first needed: what was never waited on has nothing to give back.
         self._read = self._write = -1
         self._listens = listens
         self._listener: Listener | None = None
-        self._relisten_at = 0.0
+        self._relisten_at = self._ask_at = 0.0
+        self._ask_every = max(ask_every, _LEAST_PATIENCE)
+        self._logged = ""
         self._is_waiting = False
         self._is_woken = False
         # When waits end though nothing has happened.
@@ -57,7 +63,9 @@ class Wakeup:
             if self._read in readable:
                 with suppress(BlockingIOError):
                     os.read(self._read, 4096)
-            return self._heard(readable)
+            heard = self._heard(readable)
+            self._check_listener()
+            return heard
         except _listener_errors() as error:
             self._drop(error)
             return set()
@@ -96,21 +104,48 @@ class Wakeup:
             return set()
         return self._listener.heard()
 
+    def _check_listener(self) -> None:
+        """Ask for a sign of life from time to time; give up a listener that has not answered since the last time."""
+        now = time.monotonic()
+        if self._listener is None or now < self._ask_at:
+            return
+        # Whatever had arrived has just been read.
+        if self._listener.is_asked:
+            raise TimeoutError(f"its connection has been silent for {self._ask_every:.1f} s")
+        self._listener.ask()
+        self._ask_at = now + self._ask_every
+
     def _listen(self) -> None:
-        if not self._listens or self._listener is not None or time.monotonic() < self._relisten_at:
+        if not self._listens:
             return
-        if not can_notify(jobs_connection()):
+        connection = jobs_connection()
+        if has_pooler(connection):
             self._listens = False
-            return
+            self._drop(
+                "a pooler gives each transaction another session. Let the setting DISABLE_SERVER_SIDE_CURSORS of the "
+                "database say so with True, or False if it keeps sessions"
+            )
+        elif self._listener is None and time.monotonic() >= self._relisten_at:
+            self._listens = can_notify(connection)
+            if self._listens:
+                self._make_listener()
+
+    def _make_listener(self) -> None:
         try:
             self._listener = Listener()
-            # What was announced before we listened is found by polling once more.
-            self._is_woken = True
         except _listener_errors() as error:
             self._drop(error)
+            return
+        self._logged = ""
+        self._ask_at = time.monotonic() + self._ask_every
+        # What was announced before we listened is found by polling once more.
+        self._is_woken = True
 
-    def _drop(self, error: Exception) -> None:
-        logger.warning("No notifications for now, polling goes on: %s", error)
+    def _drop(self, reason: object) -> None:
+        # Not each time that it is tried in vain.
+        if str(reason) != self._logged:
+            self._logged = str(reason)
+            logger.warning("No notifications for now, polling goes on: %s", reason)
         if self._listener is not None:
             with suppress(*_listener_errors()):
                 self._listener.close()

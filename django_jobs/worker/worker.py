@@ -44,7 +44,8 @@ from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
 from .owner import Startable
 from .preflight import check_database, explained_errors
-from .service import Service
+from .service import Service, within
+from .watch import Watch
 
 logger = logging.getLogger("django_jobs")
 
@@ -104,6 +105,7 @@ class Worker:
             self.worker_id, options, self._capacity, self._announcer, owner=self, on_death=self._died
         )
         self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
+        self._watch = Watch([self._exchange, *self._alone], options, self._died)
 
     def _make_services_of_one_alone(self) -> list[Service]:
         options = self.options
@@ -140,7 +142,7 @@ class Worker:
             Queue.objects.declare_all(known_queues())
         self._state = WorkerState.RUNNING
         self._is_started = True
-        parts: list[Startable] = [self._threads, self._loop, self._announcer, self._exchange, *self._alone]
+        parts: list[Startable] = [self._threads, self._loop, self._announcer, self._exchange, *self._alone, self._watch]
         for part in parts:
             part.start()
         signals.send(signals.worker_started, WorkerRow, worker_id=self.worker_id)
@@ -257,15 +259,14 @@ class Worker:
         self._threads.stop()
         self._loop.stop()
         self._exchange.stop(_LAST_WRITES)
-        self._announcer.stop(_LAST_WRITES)
-        for service in self._alone:
+        for service in (self._announcer, *self._alone, self._watch):
             service.stop(_LAST_WRITES)
         if self.exit_code == EXIT_OK:
             # They have no job any more, and close their connections.
             self._threads.join(_JOIN_GRACE)
             self._loop.join(_JOIN_GRACE)
         if not self._lease_lost and self.exit_code != EXIT_DIED:
-            self._sign_off()
+            within(_LAST_WRITES, self._sign_off)
         self._state = WorkerState.LOST if self._lease_lost else WorkerState.STOPPED
         signals.send(signals.worker_stopped, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s stopped with exit code %s.", self.worker_id, self.exit_code)
