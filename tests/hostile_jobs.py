@@ -148,7 +148,7 @@ def leave_a_thread(gate: str = "gate") -> None:
         while not gate_is_open(gate) and time.monotonic() < until:
             time.sleep(0.01)
 
-    threading.Thread(target=live_on, name="left behind").start()
+    threading.Thread(target=live_on, name="left behind", daemon=False).start()
     note("ran")
 
 

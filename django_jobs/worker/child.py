@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from .ending import end_process
 from .link import Link
 from .stop_signals import StopSignals, let_through, show_stacks_on_quit
 
@@ -43,13 +44,7 @@ def main() -> None:
     import django
 
     django.setup()
-    code = _work(told, line, messages)
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    # Not sys.exit: a job that hangs in its thread must not keep the process.
-    os._exit(code)
+    end_process(_work(told, line, messages))
 
 
 def _become(told: dict[str, Any]) -> None:

@@ -21,11 +21,16 @@ from tests.processes import Command, wait_until
 
 pytestmark = pytest.mark.slow
 
-# As a terminal sends it with Ctrl-\, and as a person does by hand.
-TO_ALL = pytest.param(lambda command: os.killpg(command.pid, signal.SIGQUIT), id="Ctrl-backslash")
-TO_COMMAND = pytest.param(lambda command: command.send_signal(signal.SIGQUIT), id="SIGQUIT")
-
 Stop = Callable[[Command], None]
+
+
+def to_all(command: Command) -> None:
+    """Quit as a terminal does with Ctrl-\\."""
+    os.killpg(command.pid, signal.SIGQUIT)
+
+
+def to_command(command: Command) -> None:
+    command.send_signal(signal.SIGQUIT)
 
 
 def assert_given_back(*given_back: Any) -> None:
@@ -36,8 +41,7 @@ def assert_given_back(*given_back: Any) -> None:
         assert outcomes_of(job) == [AttemptOutcome.INTERRUPTED]
 
 
-@pytest.mark.parametrize("processes", [0, 1])
-@pytest.mark.parametrize("stop", [TO_ALL, TO_COMMAND])
+@pytest.mark.parametrize(("stop", "processes"), [(to_all, 0), (to_all, 1), (to_command, 1)])
 def test_sigquit_ends_the_command_at_once_and_gives_its_jobs_back(
     start: Start, ledger: Ledger, stop: Stop, processes: int
 ) -> None:
@@ -79,8 +83,7 @@ def test_the_stacks_of_a_worker_are_shown_while_c_code_holds_its_interpreter(sta
     wait_for_state(job, JobState.SUCCEEDED)
 
 
-@pytest.mark.parametrize("processes", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
 def test_five_signals_in_a_row_give_long_jobs_back(start: Start, ledger: Ledger, number: int, processes: int) -> None:
     command = start(f"--processes={processes}", "--shutdown-timeout=60")
     held = [jobs.hold.enqueue(), jobs.hold_stubbornly.enqueue()]

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django_jobs import conf
 from django_jobs.exceptions import JobsError
 from django_jobs.logs import configure_logging
+from django_jobs.worker.ending import end_process, is_kept
 from django_jobs.worker.options import WorkerOptions, resolve_options
 from django_jobs.worker.stop_signals import StopSignals, show_stacks_on_quit
 from django_jobs.worker.supervisor import Supervisor
@@ -66,6 +67,18 @@ class Command(BaseCommand):
                 flags = [_SHORT[name]] if name in _SHORT else []
                 flags.append("--" + name.lower().replace("_", "-"))
                 parser.add_argument(*flags, type=setting.kind, metavar=setting.unit.upper(), help=_help(name))
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as a program of its own, which ends even if a job has left a thread behind."""
+        code: Any = 0
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as end:
+            if not is_kept():
+                raise
+            code = end.code
+        if is_kept():
+            end_process(code if isinstance(code, int) else 1)
 
     def handle(self, *args: Any, **given: Any) -> None:
         flags = {name: given.get(name.lower()) for name in conf.SETTINGS if conf.SETTINGS[name].is_worker_option}
