@@ -57,7 +57,9 @@ class Server:
         """Start the server, and return once it takes connections."""
         if self.is_running:
             return
-        settings = keeper.SETTINGS | keeper.FAST_SETTINGS | {"unix_socket_directories": str(self._home)}
+        # What was committed survives the server, if not the machine.
+        kept = {"synchronous_commit": "on", "unix_socket_directories": str(self._home)}
+        settings = keeper.SETTINGS | keeper.FAST_SETTINGS | kept
         command = [str(self._binaries / "postgres"), "-D", str(self._cluster), "-p", str(self.port)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
