@@ -148,6 +148,7 @@ def test_a_dead_connection_of_the_heartbeat_costs_no_lease(
     assert worker_of(command) == worker
 
 
+@pytest.mark.long
 def test_a_dead_connection_of_the_leader_keeps_no_job_from_its_time_for_long(
     start_behind: Start, ledger: Ledger, proxy: Proxy
 ) -> None:

@@ -80,7 +80,13 @@ def _recovered(server: Server, pid: int) -> bool:
         return False
 
 
-CRASHES = pytest.mark.parametrize("crash", [stop_at_once, kill_one_backend], ids=["restart", "killed backend"])
+CRASHES = pytest.mark.parametrize(
+    "crash",
+    [
+        pytest.param(stop_at_once, id="restart"),
+        pytest.param(kill_one_backend, id="killed backend", marks=pytest.mark.long),
+    ],
+)
 Crash = Callable[[Server], None]
 
 
@@ -184,7 +190,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# What ends the listener's and the leader's takes no other way than what ends the heartbeat's.
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind in ("listener", "leader"))) for kind in KINDS]
+)
 def test_any_one_of_our_sessions_may_be_ended_and_nothing_is_lost(start: Start, ledger: Ledger, kind: str) -> None:
     command = start("--concurrency=3")
     worker = worker_of(command)
