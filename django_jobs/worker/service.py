@@ -45,8 +45,10 @@ class Service:
         self.pass_number = 0
         self._connection: BaseDatabaseWrapper | None = None
         self._last_pass = time.monotonic()
-        self._last_error = self._logged_error = ""
-        self._logged_at = 0.0
+        self._last_error = ""
+        # Errors of the last minute, and when they were logged.
+        self._logged: dict[str, float] = {}
+        self._is_failure_told = False
 
     def run_once(self) -> float:
         """Do one pass; return after how many seconds, at the latest, the next should begin."""
@@ -104,17 +106,20 @@ class Service:
         return pause
 
     def _note_success(self) -> None:
-        if self._failures > 1:
+        if self._failures > 1 and self._is_failure_told:
             logger.warning("The %s loop works again, after %d failures.", self.name, self._failures)
+            self._is_failure_told = False
         self._failures = 0
-        self._last_error = self._logged_error = ""
+        self._last_error = ""
 
     def _log_failure(self) -> None:
-        """Log an error when it is new, and then once a minute: a database may be away for hours."""
+        """Log an error, and the same one again a minute later: a database may be away for hours."""
         now = time.monotonic()
-        if self._last_error == self._logged_error and now < self._logged_at + _LOG_AGAIN_AFTER:
+        self._logged = {error: at for error, at in self._logged.items() if now < at + _LOG_AGAIN_AFTER}
+        if self._last_error in self._logged:
             return
-        self._logged_error, self._logged_at = self._last_error, now
+        self._logged[self._last_error] = now
+        self._is_failure_told = True
         logger.error("The %s loop failed and goes on: %s", self.name, self._last_error, exc_info=self._failures == 1)
 
     def recover(self) -> None:

@@ -23,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(settings.DATABASE_URL.startswith("sqlite"), reason="a database in a file has no connections"),
 ]
 
-DIRECTIONS = [REQUESTS, ANSWERS, BOTH]
+long = pytest.mark.long
+DIRECTIONS = [pytest.param(REQUESTS, marks=long), ANSWERS, pytest.param(BOTH, id="both", marks=long)]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def hold(line: Line, directions: str | tuple[str, ...]) -> None:
     line.hold(*([directions] if isinstance(directions, str) else directions))
 
 
-@pytest.mark.parametrize("directions", DIRECTIONS, ids=str)
+@pytest.mark.parametrize("directions", DIRECTIONS)
 def test_a_dead_connection_of_the_exchange_is_replaced_and_each_job_ends_once(
     start_behind: Start, ledger: Ledger, proxy: Proxy, directions: str
 ) -> None:
@@ -98,7 +99,7 @@ def test_jobs_whose_claim_was_never_answered_are_given_back_unharmed(
     assert worker_of(command).processed <= 4
 
 
-@pytest.mark.parametrize("directions", DIRECTIONS, ids=str)
+@pytest.mark.parametrize("directions", DIRECTIONS)
 def test_a_dead_listener_is_replaced_and_polling_finds_the_jobs_meanwhile(
     start_behind: Start, ledger: Ledger, proxy: Proxy, directions: str
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_listener_that_lives_is_kept(start_behind: Start, ledger: Ledger, prox
     command = start_behind("--poll-interval=0.1")
     listener = line_of(proxy, "listener")
     # Long enough for it to be asked several times.
-    many = [jobs.pause_briefly.enqueue(0.5) for _ in range(12)]
+    many = [jobs.pause_briefly.enqueue(0.5) for _ in range(8)]
 
     wait_until_finished(many)
 
@@ -126,7 +127,7 @@ def test_a_listener_that_lives_is_kept(start_behind: Start, ledger: Ledger, prox
     assert "No notifications" not in command.output()
 
 
-@pytest.mark.parametrize("processes", [1, 0])
+@pytest.mark.parametrize("processes", [1, pytest.param(0, marks=long)])
 def test_a_dead_connection_of_the_heartbeat_costs_no_lease(
     start_behind: Start, ledger: Ledger, proxy: Proxy, processes: int
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_dead_connection_of_the_heartbeat_costs_no_lease(
     assert worker_of(command) == worker
 
 
+@pytest.mark.long
 def test_a_dead_connection_of_the_leader_keeps_no_job_from_its_time_for_long(
     start_behind: Start, ledger: Ledger, proxy: Proxy
 ) -> None:
@@ -182,6 +184,7 @@ def test_while_nothing_answers_jobs_run_on_and_are_written_afterwards(
     assert worker_of(command) == worker
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 0])
 def test_a_worker_that_is_told_to_stop_while_nothing_answers_ends(
     start_behind: Start, proxy: Proxy, processes: int

@@ -54,7 +54,7 @@ SELECT current_setting('enable_seqscan'), current_setting('plan_cache_mode'),
 """
 
 
-@pytest.fixture(params=["ours", "pgbouncer"])
+@pytest.fixture(params=["ours", pytest.param("pgbouncer", marks=pytest.mark.long)])
 def pooled_url(request: pytest.FixtureRequest, project_env: dict[str, str]) -> Iterator[str]:
     """Return the URL of the test database behind a pooler."""
     url = project_env["DATABASE_URL"]
