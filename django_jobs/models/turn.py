@@ -113,8 +113,10 @@ class Turn:
         """
         if len(queue_names) == 1 and limit and marks is not None:
             return self._take_marked(worker_id, succeeded, queue_names[0], limit, marks)
-        if len(queue_names) < 2 or not limit:
-            return self._take_one(worker_id, succeeded, queue_names[0] if queue_names else "", limit)
+        if not (queue_names and limit):
+            return self._finish(worker_id, succeeded), []
+        if len(queue_names) == 1:
+            return self._take_one(worker_id, succeeded, queue_names[0], limit)
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
         # those that are not taken.
         first = execute(connections[self._using], self._look, {"queue_names": list(queue_names), "limit": limit})
@@ -136,12 +138,14 @@ class Turn:
     def _take_shares(
         self, worker_id: str, succeeded: Sequence[Success], shares: dict[str, int]
     ) -> tuple[int, list[Row]]:
-        if len(shares) < 2:
-            [(name, share)] = shares.items() or [("", 0)]
+        if not shares:
+            return self._finish(worker_id, succeeded), []
+        if len(shares) == 1:
+            [(name, share)] = shares.items()
             return self._take_one(worker_id, succeeded, name, share)
         rows: list[Row] = []
         with transaction.atomic(using=self._using):
-            done, _ = self._take_one(worker_id, succeeded, "", 0)
+            done = self._finish(worker_id, succeeded)
             for name, share in shares.items():
                 rows += self._take_one(worker_id, (), name, share)[1]
         return done, rows
@@ -168,6 +172,10 @@ class Turn:
             if len(rows) == limit:
                 break
         return done, rows
+
+    def _finish(self, worker_id: str, succeeded: Sequence[Success]) -> int:
+        """Finish what has succeeded and claim nothing."""
+        return self._take_one(worker_id, succeeded, "", 0)[0]
 
     def _take_one(
         self,

@@ -80,9 +80,9 @@ class Outbox:
     def plain_successes(self) -> list[Success] | None:
         """Return ``(id, attempt, result as JSON)`` of what waits if all of it has just succeeded; else None."""
         plain = [
-            (job.id, job.attempt, None if result is None else json.dumps(result))
-            for job, verb, _, result, _, _, _, meta, _, _ in self._waiting
-            if verb == "succeed" and meta is None
+            (one.job.id, one.job.attempt, None if one.result is None else json.dumps(one.result))
+            for one in self._waiting
+            if one.verb == "succeed" and one.meta is None
         ]
         return plain if len(plain) == len(self._waiting) else None
 
