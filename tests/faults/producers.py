@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -81,7 +81,7 @@ def wait_for_more_jobs(count: int = 50) -> None:
     wait_until(lambda: succeeded.count() >= target, timeout=PATIENCE, message=f"{count} more jobs")
 
 
-def assert_each_ran_once(ledger: Ledger, enqueued: dict[int, float]) -> None:
+def assert_each_ran_once(ledger: Ledger, enqueued: Collection[int]) -> None:
     """Wait for the end of all jobs, and assert that each succeeded, in an attempt that nobody took from its worker."""
     unfinished = Job.objects.exclude(state__in=FINISHED)
     wait_until(lambda: not unfinished.exists(), timeout=2 * PATIENCE, message="the end of all jobs")
@@ -96,13 +96,14 @@ def assert_each_ran_once(ledger: Ledger, enqueued: dict[int, float]) -> None:
 
 def longest_idle(ledger: Ledger, enqueued: dict[int, float]) -> float:
     """Return the longest time (seconds) in which no job began and none ran, though some had been ready all the time."""
-    began = {entry.job_id: entry.at for entry in ledger.entries() if entry.event in ("ran", "begin")}
-    events = sorted(entry.at for entry in ledger.entries())
-    longest = 0.0
-    waiting = sorted((since, began[pk]) for pk, since in enqueued.items())
-    for before, after in pairwise(events):
-        if after - before > longest:
+    entries = ledger.entries()
+    began = {entry.job_id: entry.at for entry in entries if entry.event in ("ran", "begin")}
+    waiting = [(since, began[pk]) for pk, since in enqueued.items()]
+    longest, running = 0.0, 0
+    for before, after in pairwise(entries):
+        running += {"begin": 1, "end": -1}.get(before.event, 0)
+        if not running and after.at - before.at > longest:
             # Of those that begin after the gap, the one that has waited longest.
-            since = min((since for since, at in waiting if at >= after), default=after)
-            longest = max(longest, after - max(before, since))
+            since = min((since for since, at in waiting if at >= after.at), default=after.at)
+            longest = max(longest, after.at - max(before.at, since))
     return longest

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from django_jobs.models import Queue
+from django_jobs.states import JobState
+from tests import jobs
 from tests.process.conftest import Start
 from tests.process.ledger import Ledger
+from tests.process.observe import wait_for_state
 from tests.processes import Command
 
 from .producers import Producers, assert_each_ran_once, longest_idle, many_at_once, one_by_one, wait_for_more_jobs
@@ -16,11 +20,23 @@ PATIENT = ("--heartbeat-interval=1", "--heartbeat-timeout=20")
 IDLE = 2.0
 
 
-def restart_each(hosts: list[Command], start: Start) -> None:
+def start_host(start: Start, place: int) -> Command:
+    """Start a host that takes jobs as all others, and those of a queue of its own."""
+    Queue.objects.declare(f"host-{place}")
+    return start(*PATIENT, "--queue=default", f"--queue=host-{place}")
+
+
+def restart_each(hosts: list[Command], start: Start) -> list[int]:
+    """Restart the hosts one after the other, each in the middle of a job; return these jobs."""
+    held: list[int] = []
     for place, host in enumerate(hosts):
         wait_for_more_jobs()
+        slow = jobs.pause_briefly.using(queue_name=f"host-{place}").enqueue(0.5)
+        wait_for_state(slow, JobState.RUNNING)
         assert host.stop() == 0, host.output()
-        hosts[place] = start(*PATIENT)
+        held.append(int(slow.id))
+        hosts[place] = start_host(start, place)
+    return held
 
 
 @pytest.mark.parametrize(
@@ -33,12 +49,11 @@ def restart_each(hosts: list[Command], start: Start) -> None:
 def test_a_rolling_restart_under_load_loses_and_doubles_no_job_and_the_queue_is_never_idle(
     start: Start, ledger: Ledger, count: int, rounds: int
 ) -> None:
-    hosts = [start(*PATIENT) for _ in range(count)]
+    hosts = [start_host(start, place) for place in range(count)]
     with Producers(one_by_one, many_at_once) as producers:
-        for _ in range(rounds):
-            restart_each(hosts, start)
+        held = [pk for _ in range(rounds) for pk in restart_each(hosts, start)]
         wait_for_more_jobs()
 
-    assert_each_ran_once(ledger, producers.enqueued)
+    assert_each_ran_once(ledger, [*producers.enqueued, *held])
     assert len({entry.pid for entry in ledger.entries()}) == count * (rounds + 1)
     assert longest_idle(ledger, producers.enqueued) < IDLE
