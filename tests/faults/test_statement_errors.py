@@ -171,7 +171,7 @@ class Story:
 # Every day some statements meet some errors; make faults lets each meet each.
 QUICK = ("database locked", "deadlock", "answer lost")
 EACH = [
-    *(pytest.param(strike, 7, id=f"{name}, some") for name, strike in strikes().items() if name in QUICK),
+    *(pytest.param(strike, 3, id=f"{name}, some") for name, strike in strikes().items() if name in QUICK),
     *(pytest.param(strike, 1, id=f"{name}, each", marks=pytest.mark.long) for name, strike in strikes().items()),
 ]
 
