@@ -197,6 +197,10 @@ def test_the_filters_offer_the_declared_queues_and_tasks() -> None:
         {"q": "²"},
         {"q": "x" * 5000},
         {"all": ""},
+        {"before": "word"},
+        {"before": "9" * 30},
+        {"before": "0"},
+        {"q": "9" * 5000},
     ],
 )
 def test_an_odd_address_leads_to_a_list(query: dict[str, str]) -> None:

@@ -230,6 +230,16 @@ def test_a_pause_cannot_end_in_the_past(browser: Client, mail: Queue) -> None:
     assert saved(mail).paused_at is None
 
 
+def test_the_end_of_a_pause_is_compared_with_the_clock_of_the_database(
+    browser: Client, mail: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timezone, "now", lambda: datetime(2019, 1, 1, tzinfo=UTC))
+
+    response = browser.post(f"{QUEUES}{mail.pk}/act/pause/", {"post": "yes", "resume_at": "2020-01-02T03:04"})
+
+    assert "This time has passed" in text_of(response)
+
+
 def test_a_pause_that_has_ended_is_shown_as_open(browser: Client, mail: Queue) -> None:
     Queue.objects.pause("mail", "Over", timezone.now() - timedelta(seconds=1))
 

@@ -24,11 +24,9 @@ from ..task import declared_tasks, find_task
 from . import display
 from .actions import CANCEL, DELETABLE, DELETE, MOST_MOVED, RETRY, RUN_NOW, Action, act, reason_to_leave, report
 from .attempt import newest_attempts
-from .filters import FinishedFilter, QueueFilter, TaskFilter, WorkerFilter
+from .filters import BeforeFilter, FinishedFilter, QueueFilter, TaskFilter, WorkerFilter
 from .page import RowAdmin
-from .paging import JobChangeList
-
-LARGEST_ID = 2**63 - 1
+from .paging import JobChangeList, as_id
 
 
 def _time(name: str) -> Callable[[Any, Job], str]:
@@ -52,6 +50,7 @@ class JobAdmin(RowAdmin):
         "run_now": gettext_lazy("Run now"),
     }
     change_form_template = "admin/django_jobs/job/change_form.html"
+    change_list_template = "admin/django_jobs/job/change_list.html"
     list_display = (
         "id",
         "state_now",
@@ -63,7 +62,7 @@ class JobAdmin(RowAdmin):
         "finished",
         "worker",
     )
-    list_filter = ("state", QueueFilter, TaskFilter, WorkerFilter, FinishedFilter)
+    list_filter = ("state", QueueFilter, TaskFilter, WorkerFilter, FinishedFilter, BeforeFilter)
     search_fields = ("id", "task_path", "unique_key")
     search_help_text = gettext_lazy("A job's id, its unique key, or a part of its task's name.")
     fieldsets = (
@@ -114,8 +113,9 @@ class JobAdmin(RowAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        if term.isdecimal() and int(term) <= LARGEST_ID and queryset.filter(pk=int(term)).exists():
-            return queryset.filter(pk=int(term)), False
+        pk = as_id(term)
+        if pk is not None and queryset.filter(pk=pk).exists():
+            return queryset.filter(pk=pk), False
         declared = [path for path in declared_tasks() if term.lower() in path.lower()]
         found = Q(unique_key=term) | Q(task_path__in=declared) | Q(task_path__startswith=term)
         return queryset.filter(found), False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -12,7 +12,6 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -71,9 +70,14 @@ class PauseForm(forms.Form):
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
     )
 
+    def __init__(self, *args: Any, now: datetime | None, **kwargs: Any) -> None:
+        """Take ``now`` by the database's clock: the end of a pause is compared with no other."""
+        super().__init__(*args, **kwargs)
+        self._now = now
+
     def clean_resume_at(self) -> Any:
         resume_at = self.cleaned_data["resume_at"]
-        if resume_at is not None and resume_at <= timezone.now():
+        if resume_at is not None and self._now is not None and resume_at <= self._now:
             raise forms.ValidationError(_("This time has passed: the pause would end before it began."))
         return resume_at
 
@@ -182,13 +186,15 @@ class QueueAdmin(RowAdmin):
 
     @admin.action(permissions=["operate"], description=gettext_lazy("Pause selected queues"))
     def pause(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
-        form = PauseForm(request.POST if "post" in request.POST else None)
-        names = list(queryset.values_list("name", flat=True))
+        queues = list(queryset)
+        names = [queue.name for queue in queues]
+        now = queues[0].now if queues else None
+        form = PauseForm(request.POST if "post" in request.POST else None, now=now)
         if not form.is_valid():
             title = ngettext("Pause %(count)d queue", "Pause %(count)d queues", len(names)) % {"count": len(names)}
             return self.confirmation(request, queryset, "pause.html", title, form=form, names=names)
         reason, resume_at = form.cleaned_data["reason"], form.cleaned_data["resume_at"]
-        paused = [queue for queue in queryset if Queue.objects.pause(queue.name, reason, resume_at)]
+        paused = [queue for queue in queues if Queue.objects.pause(queue.name, reason, resume_at)]
         self._report(
             request, paused, len(names), _("Paused: %(reason)s") % {"reason": reason} if reason else _("Paused.")
         )
