@@ -23,7 +23,7 @@ from . import tasks
 from .attempts import claimed_job, history, run, run_async, tried_again
 from .rows import row, write
 from .visitor import JOBS, superuser, text_of
-from .worker_tasks import do, do_async, doing
+from .worker_tasks import do, do_async, do_with_context, doing
 
 pytestmark = pytest.mark.django_db
 
@@ -195,6 +195,17 @@ def test_a_type_error_inside_the_function_fails_the_attempt() -> None:
     outcome = run(claimed_job(do, doing(body)))
 
     assert (outcome.verb, outcome.failure.exception_class) == ("retry", "builtins.TypeError")
+
+
+@pytest.mark.parametrize("task", [do, do_with_context])
+def test_a_type_error_of_a_middleware_fails_the_attempt_of_a_job_that_fits(task: Any) -> None:
+    def middleware(call: Any) -> Any:
+        def fail(job: ClaimedJob) -> Any:
+            raise TypeError("of the middleware")
+
+        return fail
+
+    assert run(claimed_job(task, "body"), [middleware]).verb == "retry"
 
 
 def test_a_call_inside_the_function_that_does_not_fit_fails_the_attempt() -> None:

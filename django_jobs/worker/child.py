@@ -3,8 +3,8 @@
 Its standard input is a socket to the supervisor. The supervisor writes one line of JSON (what to be), then the
 commands ``stop`` and ``hurry``; the child writes ``pulse``, ``due`` and ``drained``. When the socket ends, the supervisor
 is dead, and the child drains. Signals of a terminal reach the supervisor, which passes them on in its own way; SIGTERM
-sent to the child alone stops it gracefully, and the supervisor starts another. SIGQUIT has the child write its stacks to
-standard error and go on.
+sent to the child alone stops it gracefully, and the supervisor starts another. SIGQUIT has the child log its
+stacks and go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from .ending import end_process
 from .link import Link
-from .stop_signals import StopSignals, let_through, show_stacks_on_quit
+from .stop_signals import StopSignals, let_through
 
 # Not at each turn: a busy worker turns a thousand times a second.
 _PULSE_EVERY = 0.5
@@ -80,7 +80,6 @@ def _work(told: dict[str, Any], line: socket.socket, messages: Iterator[str]) ->
 def _handle_signals(worker: Any) -> None:
     # Ctrl-C and Ctrl-\ reach the whole process group; what they mean is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    show_stacks_on_quit()
     StopSignals(worker, [signal.SIGTERM]).start()
     let_through()
 

@@ -7,13 +7,17 @@ number of each signal into a pipe.
 
 from __future__ import annotations
 
-import faulthandler
+import logging
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+logger = logging.getLogger("django_jobs")
 
 # Those that a terminal or a service manager sends to all processes at once.
 _HELD_UP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -34,12 +38,17 @@ def let_through() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_UP)
 
 
-def show_stacks_on_quit(*, chain: bool = False) -> None:
-    """Have SIGQUIT write the stack of every thread to standard error, also while C code holds the interpreter.
+def stacks() -> str:
+    """Return the stack of every thread of this process as text.
 
-    ``chain``: and then do what it did before. Without, the process goes on.
+    By Python's own means: ``faulthandler`` would do it also while C code holds the interpreter, but looks at threads that
+    run on meanwhile, and sometimes kills the process.
     """
-    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=chain)
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
 
 
 class Stoppable(Protocol):
@@ -48,7 +57,10 @@ class Stoppable(Protocol):
 
 
 class StopSignals(threading.Thread):
-    """Lets the first signal stop the worker, and the second, or SIGQUIT, hurry it. Made in the main thread."""
+    """Lets the first signal of these stop the worker, and the second, or SIGQUIT, hurry it. Made in the main thread.
+
+    SIGQUIT has the stacks logged, also where it is none of these.
+    """
 
     def __init__(self, worker: Stoppable, numbers: Collection[int]) -> None:
         super().__init__(name="django_jobs signals", daemon=True)
@@ -57,7 +69,7 @@ class StopSignals(threading.Thread):
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in numbers:
+        for number in {*numbers, signal.SIGQUIT}:
             signal.signal(number, _do_nothing)
 
     def run(self) -> None:
@@ -65,6 +77,8 @@ class StopSignals(threading.Thread):
         while True:
             # Signals of others come this way too.
             for number in os.read(self._read, 512):
+                if number == signal.SIGQUIT:
+                    logger.warning("Process %s was asked for its stacks.\n%s", os.getpid(), stacks())
                 if number in self._numbers:
                     heard += 1
                     (self._worker.hurry if heard > 1 or number == signal.SIGQUIT else self._worker.request_stop)()

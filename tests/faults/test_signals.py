@@ -12,10 +12,10 @@ import pytest
 
 from django_jobs.models import Attempt
 from django_jobs.states import AttemptOutcome, JobState
-from tests import hostile_jobs, jobs
+from tests import jobs
 from tests.process.conftest import Start
 from tests.process.ledger import Ledger
-from tests.process.observe import outcomes_of, row, state_of, states_of, wait_for_state, wait_until_finished, worker_of
+from tests.process.observe import outcomes_of, row, states_of, wait_for_state, wait_until_finished, worker_of
 from tests.process.test_shutdown import wait_until_stopping
 from tests.processes import Command, wait_until
 
@@ -69,18 +69,6 @@ def test_sigquit_to_a_worker_shows_its_stacks_and_nothing_else(start: Start, led
     wait_for_state(job, JobState.SUCCEEDED)
     assert outcomes_of(job) == []
     assert worker_of(command) == worker
-
-
-def test_the_stacks_of_a_worker_are_shown_while_c_code_holds_its_interpreter(start: Start, ledger: Ledger) -> None:
-    command = start("--heartbeat-timeout=30")
-    job = hostile_jobs.hold_interpreter_once.enqueue(3)
-    wait_until(lambda: ledger.count("begin") == 1)
-
-    os.kill(worker_of(command).pid, signal.SIGQUIT)
-
-    wait_until(lambda: " in hold_interpreter_once\n" in command.output(), message="the stack of the job")
-    assert state_of(job) == JobState.RUNNING
-    wait_for_state(job, JobState.SUCCEEDED)
 
 
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])

@@ -12,7 +12,7 @@ from django_jobs.exceptions import JobsError
 from django_jobs.logs import configure_logging
 from django_jobs.worker.ending import end_process, is_kept
 from django_jobs.worker.options import WorkerOptions, resolve_options
-from django_jobs.worker.stop_signals import StopSignals, show_stacks_on_quit
+from django_jobs.worker.stop_signals import StopSignals
 from django_jobs.worker.supervisor import Supervisor
 from django_jobs.worker.worker import Worker
 
@@ -102,7 +102,6 @@ class Command(BaseCommand):
             raise CommandError("--reload needs a worker process: leave out --processes 0.")
         worker = Worker.alone(options)
         StopSignals(worker, [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]).start()
-        show_stacks_on_quit(chain=True)
         return worker.run()
 
     def _show_config(self, flags: dict[str, Any]) -> None:
