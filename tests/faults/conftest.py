@@ -15,6 +15,15 @@ from .server import Server
 
 __all__ = ["ledger", "project_env", "start"]
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all faults as slow: they are told once, whatever the number of Pythons."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def deploy(project_env: dict[str, str], tmp_path: Path) -> Iterator[Deploy]:

@@ -38,7 +38,6 @@ def counted() -> int:
         return int(cursor.fetchone()[0])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("counter")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_atomic_job_counts_once_whenever_its_worker_is_killed(start: Start, moment: str) -> None:

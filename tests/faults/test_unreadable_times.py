@@ -143,7 +143,6 @@ def test_a_job_that_was_due_before_christ_is_made_ready(moment: str) -> None:
     assert states([odd]) == [JobState.READY]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("column", ["enqueued_at", *(pytest.param(one, marks=pytest.mark.long) for one in TIMES[1:])])
 def test_a_worker_goes_on_with_such_rows(start: Start, ledger: Ledger, column: str) -> None:
     with_odd_ones = jobs.touch.enqueue_many([((), {})] * 8)
