@@ -24,9 +24,9 @@ _OWN_FORM = ("TAGS", "NOTIFY", "LOG_FORMAT")
 class Command(BaseCommand):
     help = (
         "Run jobs. Starts a supervisor with worker processes. The first SIGTERM or Ctrl-C lets running jobs finish, "
-        "a second one, or SIGQUIT, gives them back at once; SIGQUIT shows the stacks of the worker processes that get it. "
-        "Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the worker could not start; 3 a part "
-        "of the process died; 4 its lease was lost (with --processes 0)."
+        "a second one, or SIGQUIT, gives them back at once; a worker that gets SIGQUIT logs the stacks of its threads. "
+        "Exit codes: 0 all jobs that had begun were finished; 1 some were given back, or the worker could not start; 3 a "
+        "part of the process died; 4 its lease was lost (with --processes 0)."
     )
     # What makes a worker unable to run is checked at its start, with a message of its own.
     requires_system_checks: list[str] = []
