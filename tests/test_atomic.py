@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
 from django_jobs import task
 from django_jobs.compat import InvalidTask, TaskResultStatus
@@ -244,6 +244,35 @@ def test_a_rescue_that_meets_the_commit_leaves_the_job_alone() -> None:
         rival.run(rescue)
 
     assert (state_of(job), groups()) == (JobState.SUCCEEDED, ["written"])
+
+
+# What the database keeps it from
+
+
+def lose_the_connection(execute: Callable[..., Any], sql: Any, *more: Any) -> Any:
+    if str(sql).startswith("UPDATE") and "django_jobs_job" in str(sql):
+        raise OperationalError("the database is locked")
+    return execute(sql, *more)
+
+
+def test_an_error_in_writing_the_success_is_not_held_against_the_job() -> None:
+    job = claimed_job(do_atomically.using(max_attempts=1), then(add_group))
+
+    with connection.execute_wrapper(lose_the_connection):
+        outcome = run(job)
+    write(outcome)
+
+    assert (outcome.verb, outcome.delay) == ("snooze", 1.0)
+    assert (state_of(job), groups()) == (JobState.SCHEDULED, [])
+    assert tried_again(job.id).state == JobState.SUCCEEDED
+    assert groups() == ["written"]
+
+
+def test_the_same_error_inside_the_function_fails_the_attempt() -> None:
+    def raise_it() -> None:
+        raise OperationalError("the database is locked")
+
+    assert run(claimed_job(do_atomically, then(raise_it))).verb == "retry"
 
 
 # After the commit

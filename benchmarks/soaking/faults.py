@@ -52,7 +52,8 @@ def kill_a_whole_command(scene: Scene, chance: random.Random) -> None:
 
 def freeze_a_worker(scene: Scene, chance: random.Random) -> None:
     """Only the worker: its supervisor keeps its lease alive, and its jobs wait."""
-    _freeze(chance, scene.fleet.workers()[:1], chance.uniform(0.5, 5))
+    workers = scene.fleet.workers()
+    _freeze(chance, workers and [chance.choice(workers)], chance.uniform(0.5, 5))
 
 
 def freeze_a_host(scene: Scene, chance: random.Random) -> None:

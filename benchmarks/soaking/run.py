@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from django.db import Error, connection
 from django.db.models import Count
@@ -67,7 +68,7 @@ def _let_faults_happen(scene: Scene, order: Order) -> Counter[str]:
             try:
                 fault(scene, chance)
                 happened[name_of(fault)] += 1
-            except (Error, psycopg.Error):
+            except (Error, psycopg.Error, psutil.Error):
                 # The other fault has taken the server away.
                 connection.close()
         connection.close()

@@ -4,9 +4,8 @@ A worker that dies does not say which of its jobs killed it. Who is charged with
 crashed before:
 
 - The first crash of a job counts, whichever it was. Most crashes are nobody's fault, and most jobs see no second one.
-- Of the jobs of one worker that had crashed before, the suspects, the one with the most crashes was there each time:
-  its attempt counts, and those of the other suspects do not.
-- Where several crashed equally often nobody knows which it was, and none is charged.
+- Of the jobs of one worker those that had crashed before are suspects. A single one is charged. Of several nobody knows
+  which it was, also where one has crashed more often: that may have been beside another. None of them is charged.
 - Suspects are set apart, so that they do not meet again: the one with the most crashes runs at once, or, of several, half
   of them, those that began last before the others; the rest waits, twice as long with each crash.
 
@@ -100,18 +99,18 @@ def _set_apart(suspects: Iterable[Orphan], crashes: Mapping[int, int]) -> Iterat
     at_once = max(1, tied // 2)
     for place, row in enumerate(ranked):
         earlier = crashes[row["pk"]]
-        is_charged = (place == 0 and tied == 1) or earlier > MOST_DOUBTS
+        is_charged = len(ranked) == 1 or earlier > MOST_DOUBTS
         delay = 0.0
         if place >= at_once:
             # One after the other, so that a job that kills at once is then the one that began last.
-            delay = min(FIRST_APART * 2 ** (earlier - 1), LONGEST_APART)
+            delay = min(FIRST_APART * 2 ** min(earlier - 1, 20), LONGEST_APART)
             delay *= 1 + (place - at_once) / (len(ranked) - at_once)
         yield row["pk"], _charged(row, delay) if is_charged else Fate(counts=False, delay=delay)
 
 
 def _suspicion(orphan: Orphan, crashes: Mapping[int, int]) -> tuple[Any, ...]:
     # At random among equals: in a fixed order one that waits, and finds the others still running, would always wait.
-    return crashes[orphan["pk"]], orphan["began"], random.random()
+    return crashes[orphan["pk"]], orphan["began"] or "", random.random()
 
 
 def _record_crash(orphans: Sequence[Orphan], fates: Mapping[int, Fate], reason: str) -> None:
@@ -141,5 +140,7 @@ def _announce(lost: Sequence[str], orphans: Sequence[Orphan]) -> None:
         return
     states = dict(Job.objects.filter(pk__in=[row["pk"] for row in orphans]).values_list("pk", "state"))
     for row in orphans:
-        told = {name: row[name] for name in ("task_path", "queue_name", "attempt", "worker_id")}
-        signals.send(signals.job_rescued, Job, job_id=row["pk"], state=JobState(states[row["pk"]]), **told)
+        # Somebody may have deleted it since.
+        if (state := states.get(row["pk"])) is not None:
+            told = {name: row[name] for name in ("task_path", "queue_name", "attempt", "worker_id")}
+            signals.send(signals.job_rescued, Job, job_id=row["pk"], state=JobState(state), **told)

@@ -17,14 +17,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from .. import conf
 from ..exceptions import UnknownTask
 from ..models.completion import write_own_success
 from ..models.database import exclusive
 from ..outcomes import ClaimedJob, Failure, Outcome
+from ..states import AttemptOutcome
 from ..task import find_task
+from .failures import describe_failure
+from .outbox import is_passing
+
+# Seconds until an attempt is made again that the database did not let begin or end.
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 
 logger = logging.getLogger("django_jobs")
 
@@ -48,17 +54,22 @@ def is_atomic(job: ClaimedJob) -> bool:
         return False
 
 
-def run_atomically(attempt: Callable[[], Outcome]) -> Outcome:
+def run_atomically(job: ClaimedJob, attempt: Callable[[], Outcome]) -> Outcome:
     """Run an attempt and write its success in one transaction; return the outcome, written if it is a success.
 
-    Raise what the attempt raises, and what the database raises at the commit, with everything rolled back.
+    Raise what the attempt raises, and what the database says against its values at the commit, with everything rolled
+    back. What the database's state keeps us from (a lock, a lost connection), before or after the function ran, does not
+    count against the job: it is tried again, later each time.
     """
     has_committed: list[Outcome] = []
+    is_in_function = False
     try:
         with exclusive():
             # The first of the callbacks: so it is called also if one of the job's own raises.
             transaction.on_commit(lambda: has_committed.append(written), using=conf.database())
+            is_in_function = True
             outcome = attempt()
+            is_in_function = False
             if outcome.verb != "succeed":
                 raise _RolledBack(outcome)
             if not write_own_success(outcome):
@@ -67,8 +78,16 @@ def run_atomically(attempt: Callable[[], Outcome]) -> Outcome:
             written = outcome._replace(is_written=True)
     except _RolledBack as rolled_back:
         return rolled_back.outcome
-    except BaseException:
-        if not has_committed:
+    except BaseException as error:
+        if has_committed:
+            logger.exception("Job %s has succeeded, but what it had left for after its commit raised.", job.id)
+            return written
+        if is_in_function or not isinstance(error, DatabaseError) or not is_passing(error):
             raise
-        logger.exception("Job %s has succeeded, but what it had left for after its commit raised.", outcome.job.id)
+        return Outcome(job, "snooze", delay=_longer_each_time(job), failure=describe_failure(error), exception=error)
     return written
+
+
+def _longer_each_time(job: ClaimedJob) -> float:
+    snoozed = sum(past.outcome == AttemptOutcome.SNOOZED for past in job.history)
+    return min(_FIRST_DELAY * 2.0 ** min(snoozed, 64), _LONGEST_DELAY)

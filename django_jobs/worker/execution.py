@@ -89,7 +89,7 @@ class Runner:
         try:
             attempt.announce_start()
             if is_atomic(job):
-                return run_atomically(lambda: attempt.returned(self._call(job, window)))
+                return run_atomically(job, lambda: attempt.returned(self._call(job, window)))
             value = self._call(job, window)
         except BaseException as error:  # noqa: BLE001 - what a job raises is its failure, not ours
             return attempt.failed(error)

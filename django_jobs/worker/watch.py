@@ -98,8 +98,8 @@ class _Story:
             "The %s loop has been waiting for an answer of the database that does not come; its connection is cut.",
             self._service.name,
         )
-        if self._question is not None:
-            _shut(self._question.session)
+        if self._question is not None and (asking := self._question.session) is not None:
+            _shut(asking)
         # Held before the last look at the pass: a number that is closed meanwhile may be another file's by then.
         with suppress(OSError, Error, *_driver_errors(session)):
             held = os.dup(session.fileno())
@@ -122,14 +122,17 @@ class _Question(threading.Thread):
     def run(self) -> None:
         try:
             row = self._ask()
-            self.is_at_work, self.is_unknown = bool(row and row[0]), row is None
+            self.is_at_work, self.is_unknown = bool(row and row[0]), row is None or row[0] is None
         except Error as error:
-            # A server that has no connection to spare is no reason to cut another one.
-            self.is_at_work = getattr(error.__cause__, "sqlstate", None) is not None
+            # A server that has no connection to spare is no reason to cut another one. Of one that was refused the driver
+            # keeps the text only.
+            self.is_at_work = getattr(error.__cause__, "sqlstate", None) is not None or "FATAL" in str(error)
         finally:
+            # Before it goes back to a pool, where it may be somebody else's at once.
+            self.session = None
             connections.close_all()
 
-    def _ask(self) -> tuple[bool] | None:
+    def _ask(self) -> tuple[bool | None] | None:
         """Return whether the session is at work; None for one that the server does not know."""
         connection = jobs_connection()
         limit_waiting(connection)
@@ -137,7 +140,7 @@ class _Question(threading.Thread):
         self.session = connection.connection
         with connection.cursor() as cursor:
             cursor.execute(_STATE, [self._patience / 2, self._pid])
-            row: tuple[bool] | None = cursor.fetchone()
+            row: tuple[bool | None] | None = cursor.fetchone()
         return row
 
 
