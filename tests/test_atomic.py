@@ -17,8 +17,8 @@ from django_jobs.exceptions import Cancel, Snooze
 from django_jobs.models import Job, Queue
 from django_jobs.models.database import exclusive
 from django_jobs.models.rescue import rescue_lost
-from django_jobs.outcomes import ClaimedJob
-from django_jobs.states import JobState
+from django_jobs.outcomes import ClaimedJob, PastAttempt
+from django_jobs.states import AttemptOutcome, JobState
 from django_jobs.testing import run_jobs
 
 from . import tasks
@@ -266,6 +266,15 @@ def test_an_error_in_writing_the_success_is_not_held_against_the_job() -> None:
     assert (state_of(job), groups()) == (JobState.SCHEDULED, [])
     assert tried_again(job.id).state == JobState.SUCCEEDED
     assert groups() == ["written"]
+
+
+def test_an_atomic_job_that_the_database_never_lets_end_is_not_run_for_ever() -> None:
+    job = claimed_job(do_atomically.using(max_attempts=1), then(add_group))
+    past = PastAttempt("w", AttemptOutcome.SNOOZED, "", "")
+
+    with connection.execute_wrapper(lose_the_connection):
+        assert run(job._replace(history=(past,) * 9)).delay == 60.0
+        assert run(job._replace(history=(past,) * 10)).verb == "fail"
 
 
 def test_the_same_error_inside_the_function_fails_the_attempt() -> None:

@@ -31,6 +31,9 @@ from .outbox import is_passing
 
 # Seconds until an attempt is made again that the database did not let begin or end.
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+# Then it counts: a job that the database never lets end must not run for ever. Under REPEATABLE READ that is one that
+# shows progress, since its row changes after its snapshot.
+_MOST_EXCUSES = 10
 
 logger = logging.getLogger("django_jobs")
 
@@ -82,12 +85,10 @@ def run_atomically(job: ClaimedJob, attempt: Callable[[], Outcome]) -> Outcome:
         if has_committed:
             logger.exception("Job %s has succeeded, but what it had left for after its commit raised.", job.id)
             return written
-        if is_in_function or not isinstance(error, DatabaseError) or not is_passing(error):
+        snoozed = sum(past.outcome == AttemptOutcome.SNOOZED for past in job.history)
+        is_its_own = is_in_function or not isinstance(error, DatabaseError) or not is_passing(error)
+        if is_its_own or snoozed >= _MOST_EXCUSES:
             raise
-        return Outcome(job, "snooze", delay=_longer_each_time(job), failure=describe_failure(error), exception=error)
+        delay = min(_FIRST_DELAY * 2.0**snoozed, _LONGEST_DELAY)
+        return Outcome(job, "snooze", delay=delay, failure=describe_failure(error), exception=error)
     return written
-
-
-def _longer_each_time(job: ClaimedJob) -> float:
-    snoozed = sum(past.outcome == AttemptOutcome.SNOOZED for past in job.history)
-    return min(_FIRST_DELAY * 2.0 ** min(snoozed, 64), _LONGEST_DELAY)
