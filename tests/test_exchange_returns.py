@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from django_jobs.models import Attempt, Job, Queue
+from django_jobs.models.database import jobs_connection
 from django_jobs.states import AttemptOutcome, JobState
 from django_jobs.worker import capacity, exchange, progress
 
@@ -178,6 +180,25 @@ def test_a_worker_that_stops_claiming_keeps_only_what_has_begun(hand: Hand) -> N
 
     assert hand.turn() == [begun.id]
     assert states(ids) == [RUNNING, READY, READY]
+
+
+def test_a_job_that_is_enqueued_after_a_worker_has_stopped_claiming_does_not_begin_there(hand: Hand) -> None:
+    hand.turn()
+    late: list[int] = []
+
+    def just_before_the_claim(execute: Any, *statement: Any) -> Any:
+        if not late:
+            late.append(0)
+            hand.exchange.stop_claiming()
+            late[:] = enqueue(1)
+        return execute(*statement)
+
+    with jobs_connection().execute_wrapper(just_before_the_claim):
+        hand.turn()
+
+    assert hand.threads.waiting == 0
+    hand.turn()
+    assert states(late) == [READY]
 
 
 def test_a_worker_claims_again_after_it_has_been_told_to(hand: Hand) -> None:

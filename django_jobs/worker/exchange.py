@@ -39,8 +39,7 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("django_jobs")
 
-# How often a worker looks at its queues and at requests to cancel,
-# and how soon it writes new counters (seconds).
+# How often a worker looks at its queues and at requests to cancel, and how soon it writes new counters (seconds).
 LOOK_INTERVAL = 1.0
 NEWS_INTERVAL = 2.0
 
@@ -145,8 +144,7 @@ class Exchange(Service):
             if kind == notifications.READY and name in self._queues:
                 self._has_heard = True
                 self._wakeup.look_again()
-                continue
-            if kind == notifications.DUE:
+            elif kind == notifications.DUE:
                 self._owner.on_due()
             elif kind != notifications.READY or matches(name, self._patterns):
                 self._look_at = 0.0
@@ -298,9 +296,11 @@ class Exchange(Service):
         return len(claimed)
 
     def _take_on(self, claimed: Sequence[ClaimedJob]) -> None:
-        """Hand claimed jobs to the executors."""
-        for job in claimed:
-            self._held[job.id] = job
+        """Hand claimed jobs to the executors; back, if somebody has said since this turn began that nothing is claimed."""
+        self._held.update((job.id, job) for job in claimed)
+        if not self.is_claiming:
+            self._outbox.give_back(claimed)
+            return
         if self.claims_left is not None:
             self.claims_left -= len(claimed)
         self._capacity.submit(claimed)
