@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from .compat import InvalidTask
 from .retries import Backoff, to_seconds
@@ -17,6 +17,12 @@ LONGEST_PATH = 255
 LONGEST_QUEUE_NAME = 100
 MOST_ATTEMPTS = 32767
 
+Argument = TypeVar("Argument")
+# What is the same for every job of a task, or made of the arguments of each.
+FromArguments: TypeAlias = Argument | Callable[..., Argument]
+# Task and arguments, some of the arguments by name, or a key made of them.
+Unique = bool | Iterable[str] | Callable[..., str]
+OnConflict = Literal["return", "raise", "replace"]
 Exceptions = type[BaseException] | Iterable[type[BaseException]]
 
 
@@ -35,6 +41,12 @@ class TaskOptions(TypedDict, total=False):
     ignore_on: Exceptions
     meta: Mapping[str, Any] | None
     atomic: bool
+    timeout: float | timedelta | None
+    unique: Unique
+    unique_for: float | timedelta | None
+    on_conflict: OnConflict
+    concurrency_key: FromArguments[str] | None
+    concurrency_limit: FromArguments[int]
 
 
 def check_options(task: Task) -> None:

@@ -62,6 +62,8 @@ class ClaimedJob(NamedTuple):
     backend: str
     worker_id: str
     history: tuple[PastAttempt, ...] = ()
+    timeout: float | None = None
+    concurrency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class AttemptOutcome(TextChoices):
     """How an attempt that did not succeed ended."""
 
     FAILED = "failed", _("failed")
+    TIMED_OUT = "timed_out", _("timed out")
     CRASHED = "crashed", _("crashed")
     INTERRUPTED = "interrupted", _("interrupted")
     CANCELLED = "cancelled", _("cancelled")
@@ -57,10 +58,13 @@ class WorkerState(TextChoices):
 
 UNSTARTED = (JobState.WAITING, JobState.BLOCKED, JobState.SCHEDULED, JobState.READY)
 UNFINISHED = (*UNSTARTED, JobState.RUNNING)
+# Where a job with a concurrency key waits for a slot of it, and where it has one.
+KEYED = (JobState.BLOCKED, JobState.READY, JobState.RUNNING)
+SLOTTED = (JobState.READY, JobState.RUNNING)
 FINISHED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 LIVE_WORKER = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.PAUSED, WorkerState.STOPPING)
 # Attempts that a task's author would call an error; the others ended as somebody asked.
-ERROR_OUTCOMES = (AttemptOutcome.FAILED, AttemptOutcome.CRASHED)
+ERROR_OUTCOMES = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.CRASHED)
 
 
 class Transition(NamedTuple):

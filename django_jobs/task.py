@@ -22,7 +22,7 @@ from . import conf
 from .compat import DjangoTask, InvalidTask, TaskContext
 from .context import JobContext, current_job
 from .exceptions import UnknownTask
-from .options import TaskOptions, check_options
+from .options import FromArguments, OnConflict, TaskOptions, Unique, check_options
 from .retries import Backoff, exponential
 
 DEFAULT_BACKOFF = exponential()
@@ -46,6 +46,11 @@ class Task(DjangoTask):
     - ``atomic``: what the function writes to ``DJANGO_JOBS["DATABASE"]``, and that the job has succeeded, is committed
       in one transaction: both or neither, whenever the worker dies. Not for ``async def``. What an attempt wrote that
       raises is rolled back. SQLite lets nobody else write meanwhile.
+    - ``timeout``: how long an attempt may take (seconds); default the queue's, and without that none.
+    - ``unique``, ``unique_for``, ``on_conflict``: see ``unique.py``.
+    - ``concurrency_key``: at most ``concurrency_limit`` (default 1) jobs with the same key are ready or running at once,
+      of whatever task and queue; the others are blocked and follow in their order. Each is a value or a callable that is
+      called with the job's arguments; a key of '' or None means no limit.
     - ``unique_key``: at most one unfinished job may have it; enqueueing another returns the first.
     - ``delay``: what ``using(run_after=timedelta)`` set; counted from the database's clock at enqueue.
     """
@@ -58,6 +63,12 @@ class Task(DjangoTask):
     ignore_on: tuple[type[BaseException], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     atomic: bool = False
+    timeout: float | None = None
+    unique: Unique = False
+    unique_for: timedelta | None = None
+    on_conflict: OnConflict = "return"
+    concurrency_key: FromArguments[str | None] = None
+    concurrency_limit: FromArguments[int] = 1
     unique_key: str | None = None
     delay: timedelta | None = None
 
@@ -85,6 +96,8 @@ class Task(DjangoTask):
         max_attempts: int | None = None,
         meta: Mapping[str, Any] | None = None,
         unique_key: str | None = None,
+        concurrency_key: str | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Task:
         """Return a copy of the task with other options; None leaves one as it is."""
         changes: dict[str, Any] = {
@@ -94,6 +107,8 @@ class Task(DjangoTask):
             "max_attempts": max_attempts,
             "meta": meta,
             "unique_key": unique_key,
+            "concurrency_key": concurrency_key,
+            "timeout": timeout,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
         if isinstance(run_after, timedelta):
@@ -249,7 +264,10 @@ def discover_tasks() -> None:
                 import_module(f"{app.name}.{name}")
 
 
-_CHANGEABLE = ("priority", "queue_name", "run_after", "backend", "max_attempts", "meta", "unique_key", "delay")
+_CHANGEABLE = (
+    "priority", "queue_name", "run_after", "backend", "max_attempts", "meta",
+    "unique_key", "concurrency_key", "timeout", "delay",
+)  # fmt: skip
 
 
 def _restore(path: str, changes: dict[str, Any]) -> DjangoTask:

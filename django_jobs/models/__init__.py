@@ -3,8 +3,9 @@
 from .attempt import Attempt
 from .job import Job
 from .lease import Lease
+from .limit import Limit
 from .queue import Queue
 from .result import Result
 from .worker import Worker
 
-__all__ = ["Attempt", "Job", "Lease", "Queue", "Result", "Worker"]
+__all__ = ["Attempt", "Job", "Lease", "Limit", "Queue", "Result", "Worker"]

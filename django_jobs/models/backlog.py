@@ -14,6 +14,7 @@ from django.db.models import Count, DateTimeField, Field, IntegerField, OuterRef
 from django.db.models.functions import Coalesce, Now
 
 from ..states import WorkerState
+from .claim import PLACE
 from .job import Job
 from .queue import Queue, matches
 from .worker import Worker, WorkerKind
@@ -74,7 +75,7 @@ def undeclared_ready_queues() -> list[str]:
 
 
 def _counted(queues: Collection[Queue]) -> QuerySet:
-    in_order = Job.objects.ready().filter(queue_name=OuterRef("name")).order_by("-priority", "id")
+    in_order = Job.objects.ready().filter(queue_name=OuterRef("name")).order_by("-priority", PLACE)
     since = in_order.annotate(since=Coalesce("run_after", "enqueued_at")).values("since")
     rows = Queue.objects.filter(pk__in=[queue.pk for queue in queues]).annotate(
         ready=_of_first("COUNT(*)", since, IntegerField()),

@@ -1,7 +1,7 @@
 """What a claim chooses from, and what it makes of the rows: the candidates in, claimed jobs out.
 
-The order is that of the ready index, queue by queue: larger priority first, then first in, first out. So the cost of a claim
-does not grow with other rows. ``JobQuerySet.claim`` moves the chosen rows; on PostgreSQL as one statement, see ``turn``.
+The order is that of the ready index, queue by queue: larger priority first, then first in, first out; a job that had to wait
+for a slot of its concurrency key comes in when it gets it. So the cost of a claim does not grow with other rows. ``JobQuerySet.claim`` moves the chosen rows; on PostgreSQL as one statement, see ``turn``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import DataError
-from django.db.models import Case, DateTimeField, Exists, F, QuerySet, TextField, Value, When
-from django.db.models.functions import Cast, Now
+from django.db.models import BigIntegerField, Case, DateTimeField, Exists, F, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast, Coalesce, Now
 
 from ..outcomes import ClaimedJob, PastAttempt, Unreadable
 from ..states import ERROR_OUTCOMES
@@ -29,6 +29,9 @@ logger = logging.getLogger("django_jobs")
 
 # How many earlier attempts a running job knows of.
 LONGEST_HISTORY = 100
+
+# Where a ready job stands among those of its priority: as it was enqueued, or got the slot that it had to wait for.
+PLACE = Coalesce("position", "id", output_field=BigIntegerField())
 
 # Plain values: making model instances costs as much again as the whole claim.
 COLUMNS = (
@@ -45,8 +48,11 @@ COLUMNS = (
     "started_at",
     "meta",
     "backend",
+    "timeout",
+    "concurrency_key",
+    "position",
 )
-_PRIORITY, _QUEUE_NAME, _ATTEMPT = (COLUMNS.index(name) for name in ("priority", "queue_name", "attempt"))
+_PRIORITY, _ATTEMPT, _POSITION = (COLUMNS.index(name) for name in ("priority", "attempt", "position"))
 _EMPTY_JSON: dict[str, Callable[[], Any]] = {"[]": list, "{}": dict}
 
 # Django's field would read what is in the rows: one that cannot be read would keep all others from being claimed.
@@ -79,11 +85,15 @@ class Kind(NamedTuple):
 ANY = Kind()
 
 
-def in_order(ready: JobQuerySet, queue_name: Any) -> JobQuerySet:
-    """Return the ready jobs of a queue in the order in which they are claimed; none while the queue is paused."""
+def in_order(ready: JobQuerySet, queue_name: Any) -> QuerySet[Any, Any]:
+    """Return the ready jobs of a queue in the order in which they are claimed; none while the queue is paused.
+
+    Their ``place`` is what counts after the priority.
+    """
     # The pause is looked at in the claim itself: once it has committed, no job of the queue begins.
     is_paused = Exists(Queue.objects.using(ready.db).paused().filter(name=queue_name))
-    return ready.filter(~is_paused, queue_name=queue_name).order_by("-priority", "id")
+    rows = ready.annotate(place=PLACE).filter(~is_paused, queue_name=queue_name)
+    return rows.order_by("-priority", "place")
 
 
 # Where a turn cannot be one statement
@@ -137,8 +147,8 @@ def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) ->
     """Return the first ``limit`` jobs of each queue, unlocked, in the order of all."""
     first: list[Any] = []
     for name in queue_names:
-        first += list(in_order(ready, name).values("id", "priority", "queue_name")[:limit])
-    return sorted(first, key=lambda row: (-row["priority"], row["id"]))
+        first += list(in_order(ready, name).values("place", "priority", "queue_name")[:limit])
+    return sorted(first, key=lambda row: (-row["priority"], row["place"]))
 
 
 # From rows to jobs
@@ -166,8 +176,14 @@ def with_history(rows: Sequence[Row], worker_id: str, using: str) -> list[Claime
         shown = Case(When(outcome__in=ERROR_OUTCOMES, then="traceback"), default=Value(""), output_field=TextField())
         for job_id, *values in recent.values_list("job_id", "worker_id", "outcome", "exception_class", shown):
             histories.setdefault(job_id, []).append(_past_attempt(*values))
-    ordered = sorted(rows, key=lambda row: (-row[_PRIORITY], row[0]))
+    ordered = sorted(rows, key=place_of)
     return [_claimed(row, worker_id, tuple(histories.get(row[0], ()))) for row in ordered]
+
+
+def place_of(row: Row) -> tuple[int, int]:
+    """Return what the rows of a queue are claimed in the order of: priority, the largest first, and place."""
+    position = row[_POSITION]
+    return -row[_PRIORITY], row[0] if position is None else position
 
 
 def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback: str) -> PastAttempt:
@@ -178,7 +194,7 @@ def _past_attempt(worker_id: str, outcome: str, exception_class: str, traceback:
 def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...]) -> ClaimedJob:
     (
         pk, task_path, queue_name, priority, args, kwargs, attempt, max_attempts,
-        run_after, enqueued_at, started_at, meta, backend, now,
+        run_after, enqueued_at, started_at, meta, backend, timeout, concurrency_key, _position, now,
     ) = row  # fmt: skip
     return ClaimedJob(
         pk,
@@ -197,4 +213,6 @@ def _claimed(row: Row, worker_id: str, history: tuple[PastAttempt, ...]) -> Clai
         backend,
         worker_id,
         history,
+        timeout,
+        concurrency_key,
     )

@@ -31,6 +31,20 @@ GIVE_UP = {
 FOREVER = timedelta(days=366 * 100)
 
 
+class SecondsField(models.FloatField):
+    """A duration in seconds, fractions allowed; takes a timedelta too."""
+
+    def to_python(self, value: Any) -> Any:
+        return super().to_python(_in_seconds(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return super().get_prep_value(_in_seconds(value))
+
+
+def _in_seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
 class JobsManager(models.Manager[Row]):
     """Send every query to ``DJANGO_JOBS["DATABASE"]``, unless ``using()`` names another."""
 

@@ -34,8 +34,12 @@ class Options(NamedTuple):
     backend: str
     meta: str = "{}"
     unique_key: str | None = None
+    concurrency_key: str = ""
+    concurrency_limit: int | None = None
+    timeout: float | None = None
     run_after: datetime | None = None
     delay: timedelta | None = None
+    unique_for: timedelta | None = None
 
     @property
     def is_for_later(self) -> bool:
@@ -80,9 +84,13 @@ FirstState = Callable[[Options], JobState]
 _statements: dict[str, _Statements] = {}
 
 # The columns, in the order of the parameters.
-_OF_A_TASK = ("task_path", "queue_name", "priority", "max_attempts", "backend", "meta", "unique_key", "state")
+_OF_A_TASK = (
+    "task_path", "queue_name", "priority", "max_attempts", "backend", "meta",
+    "unique_key", "concurrency_key", "concurrency_limit", "timeout", "state",
+)  # fmt: skip
 _OF_A_CALL = ("args", "kwargs")
-_LATER = "COALESCE({}, STATEMENT_TIMESTAMP() + make_interval(secs => {}))"
+_FROM_NOW = "STATEMENT_TIMESTAMP() + make_interval(secs => {})"
+_LATER = f"COALESCE({{}}, {_FROM_NOW})"
 
 
 def can_insert_values(connection: BaseDatabaseWrapper) -> bool:
@@ -94,9 +102,11 @@ def can_insert_values(connection: BaseDatabaseWrapper) -> bool:
 def as_row(model: type[Row], job: NewJob) -> Row:
     """Return the job as an unsaved row without a state, which waits from the database's now if at all."""
     values = job.options._asdict() | {name: json.loads(getattr(job, name)) for name in _OF_A_CALL}
-    delay = values.pop("delay")
+    delay, unique_for = values.pop("delay"), values.pop("unique_for")
     if delay is not None:
         values["run_after"] = from_now(delay)
+    if unique_for is not None:
+        values["unique_until"] = from_now(unique_for)
     return model(**values | {"meta": json.loads(job.options.meta)})
 
 
@@ -121,9 +131,9 @@ def insert_with_hint(connection: BaseDatabaseWrapper, job: NewJob, state: JobSta
 def insert_one(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, payload: str | None = None) -> Added:
     """Insert one job with one statement, which sends a notification along if ``payload`` is given."""
     statements = _statements_for(connection)
-    *of_the_task, run_after, delay = job.options
-    seconds = delay.total_seconds() if delay is not None else None
-    values = [*of_the_task, state.value, job.args, job.kwargs, run_after, seconds, *statements.defaults]
+    *of_the_task, run_after, delay, unique_for = job.options
+    later = (run_after, _seconds(delay), _seconds(unique_for))
+    values = [*of_the_task, state.value, job.args, job.kwargs, *later, *statements.defaults]
     with transaction.mark_for_rollback_on_error(using=connection.alias):
         if payload is None:
             row = _run(connection, statements.one, values)
@@ -180,9 +190,11 @@ def _task_row(place: int, options: Options, state: JobState) -> dict[str, Any]:
     row = options._asdict() | {"place": place, "state": state.value, "meta": json.loads(options.meta)}
     if options.run_after is not None:
         row["run_after"] = options.run_after.isoformat()
-    if options.delay is not None:
-        row["delay"] = options.delay.total_seconds()
-    return row
+    return row | {name: _seconds(getattr(options, name)) for name in ("delay", "unique_for")}
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
 
 
 def _statements_for(connection: BaseDatabaseWrapper) -> _Statements:
@@ -195,14 +207,14 @@ def _statements_for(connection: BaseDatabaseWrapper) -> _Statements:
 def _make_statements(connection: BaseDatabaseWrapper) -> _Statements:
     meta: Any = apps.get_model("django_jobs", "Job")._meta
     quote = connection.ops.quote_name
-    given = (*_OF_A_TASK, *_OF_A_CALL, "run_after")
+    given = (*_OF_A_TASK, *_OF_A_CALL, "run_after", "unique_until")
     fields = [meta.get_field(name) for name in given]
     others = _others(meta, given)
     columns = [quote(field.column) for field in (*fields, *others)]
     types = {field.name: field.db_type(connection) for field in fields}
     into = f"INSERT INTO {quote(meta.db_table)} ({', '.join(columns)})"
     pk, enqueued_at = quote(meta.pk.column), quote(meta.get_field("enqueued_at").column)
-    one = f"{into} VALUES ({_values(len(given) - 1, len(others))}) RETURNING {pk}, {enqueued_at}"
+    one = f"{into} VALUES ({_values(len(given) - 2, len(others))}) RETURNING {pk}, {enqueued_at}"
     # In the order of the calls they get their ids.
     chosen = (
         f"{into} {_selection(types, len(others))} ORDER BY call.number RETURNING {pk} AS id, {enqueued_at} AS began"
@@ -213,17 +225,17 @@ def _make_statements(connection: BaseDatabaseWrapper) -> _Statements:
 
 
 def _values(given: int, others: int) -> str:
-    return ", ".join([*["%s"] * given, _LATER.format("%s", "%s"), *["%s"] * others])
+    return ", ".join([*["%s"] * given, _LATER.format("%s", "%s"), _FROM_NOW.format("%s"), *["%s"] * others])
 
 
 def _selection(types: Mapping[str, str], others: int) -> str:
     """Return the query of the rows to insert. Its parameters are the defaults of the other columns, the calls, the tasks."""
     picked = [f"task.{name}" for name in _OF_A_TASK] + ["call.value -> 1", "call.value -> 2"]
-    picked += [_LATER.format("task.run_after", "task.delay"), *["%s"] * others]
+    picked += [_LATER.format("task.run_after", "task.delay"), _FROM_NOW.format("task.unique_for"), *["%s"] * others]
     of_a_task = ", ".join(f"{name} {types[name]}" for name in (*_OF_A_TASK, "run_after"))
     return (
         f"SELECT {', '.join(picked)} FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS call (value, number) "  # noqa: S608
-        f"JOIN jsonb_to_recordset(%s::jsonb) AS task (place integer, {of_a_task}, delay double precision) "
+        f"JOIN jsonb_to_recordset(%s::jsonb) AS task (place integer, {of_a_task}, delay double precision, unique_for double precision) "
         "ON task.place = (call.value ->> 0)::integer"
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from ..states import FINISHED, UNFINISHED, JobState
+from ..states import FINISHED, KEYED, UNFINISHED, JobState
+from .claim import PLACE
 from .database import JobsManager
 from .job_queryset import JobQuerySet
 
@@ -28,7 +29,27 @@ class Job(models.Model):
     attempt = models.PositiveIntegerField(_("attempt"), default=0, help_text=_("Counts claims; never goes back."))
     max_attempts = models.PositiveIntegerField(_("max attempts"), default=3)
     worker_id = models.CharField(_("worker"), max_length=255, blank=True)
+    timeout = models.FloatField(_("timeout (seconds)"), null=True, blank=True)
     unique_key = models.CharField(_("unique key"), max_length=255, null=True, blank=True)
+    unique_until = models.DateTimeField(
+        _("unique until"),
+        null=True,
+        blank=True,
+        help_text=_("Until then the key is taken, also once the job has ended."),
+    )
+    concurrency_key = models.CharField(_("concurrency key"), max_length=255, blank=True, default="", db_default="")
+    concurrency_limit = models.PositiveIntegerField(
+        _("concurrency limit"), null=True, blank=True, help_text=_("What its task said when the job was enqueued.")
+    )
+    position = models.BigIntegerField(
+        _("position"),
+        null=True,
+        blank=True,
+        help_text=_("Its place among the ready jobs of its priority. Empty: its id."),
+    )
+    raised = models.PositiveSmallIntegerField(
+        _("raised"), default=0, db_default=0, help_text=_("How often its priority was raised because it waited.")
+    )
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True)
     progress = models.JSONField(_("progress"), null=True)
     meta = models.JSONField(_("meta"), default=dict)
@@ -43,16 +64,25 @@ class Job(models.Model):
         # costs the same however many jobs are finished or scheduled.
         indexes = [
             models.Index(
-                fields=["queue_name", "-priority", "id"], condition=Q(state=JobState.READY), name="django_jobs_ready"
+                F("queue_name"),
+                F("priority").desc(),
+                PLACE,
+                condition=Q(state=JobState.READY),
+                name="django_jobs_ready",
             ),
             models.Index(fields=["run_after"], condition=Q(state=JobState.SCHEDULED), name="django_jobs_due"),
             models.Index(fields=["worker_id"], condition=Q(state=JobState.RUNNING), name="django_jobs_running"),
             models.Index(fields=["finished_at"], condition=Q(state__in=FINISHED), name="django_jobs_finished"),
+            models.Index(
+                fields=["state", "concurrency_key", "-priority", "id"],
+                condition=Q(concurrency_key__gt="", state__in=KEYED),
+                name="django_jobs_keyed",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
                 fields=["unique_key"],
-                condition=Q(unique_key__isnull=False, state__in=UNFINISHED),
+                condition=Q(unique_key__isnull=False) & (Q(state__in=UNFINISHED) | Q(unique_until__isnull=False)),
                 name="django_jobs_unique_key",
             )
         ]

@@ -24,7 +24,7 @@ from django.db import connections, transaction
 from django.db.models import BooleanField, Model
 
 from ..exceptions import LeaseLost
-from .claim import COLUMNS, Kind, in_order
+from .claim import COLUMNS, Kind, in_order, place_of
 from .compiled import Hole, compile_select, compile_update, execute
 from .database import lock_free_rows
 from .marks import Marks, Place
@@ -65,7 +65,7 @@ _OUTCOMES = """
  FROM unnest(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::text[]) AS outcome (id, attempt, result) WHERE """
 _LOOK = """
 SELECT queue.name FROM unnest(%(queue_names)s::text[]) AS queue (name), LATERAL ({first}) AS first
-ORDER BY first.priority DESC, first.id LIMIT %(limit)s
+ORDER BY first.priority DESC, first.place LIMIT %(limit)s
 """
 
 # (id, attempt) of a job that has succeeded, and what it returned, as JSON, if that is not None.
@@ -74,7 +74,6 @@ Row = tuple[Any, ...]
 
 # By database and kind of claim.
 _turns: dict[tuple[str, Kind], Turn] = {}
-_PRIORITY = COLUMNS.index("priority")
 
 
 class Turn:
@@ -84,7 +83,7 @@ class Turn:
         self._using = using = jobs.db
         ready = kind.of(jobs.ready())
         choose = lock_free_rows(in_order(ready, QUEUE)).filter(IS_IN_TIME).values_list(*COLUMNS)
-        choose_from_mark = choose.filter(priority=PRIORITY, pk__gte=MARK)
+        choose_from_mark = choose.filter(priority=PRIORITY, place__gte=MARK)
         # Django compiles a query that locks only inside a transaction.
         with transaction.atomic(using=using):
             finish = compile_update(*jobs.finishing(WORKER, OUTCOME_ATTEMPT, pk=OUTCOME_ID), using)
@@ -95,7 +94,7 @@ class Turn:
                 _TURN.format(finish=finish, choose=compile_select(chosen, using, LIMIT), take=take, **tables)
                 for chosen in (choose, choose_from_mark)
             )
-        first = compile_select(in_order(ready, EACH_QUEUE).values_list("id", "priority"), using, LIMIT)
+        first = compile_select(in_order(ready, EACH_QUEUE).values_list("place", "priority"), using, LIMIT)
         self._look = _LOOK.format(first=first)
 
     def take(
@@ -220,7 +219,7 @@ def _table(model: type[Model], using: str) -> str:
 
 
 def _places(rows: Sequence[Row]) -> list[Place]:
-    return [(row[_PRIORITY], row[0]) for row in rows]
+    return [(-negative, place) for negative, place in map(place_of, rows)]
 
 
 def turn_of(jobs: JobQuerySet, kind: Kind) -> Turn:
