@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -144,6 +144,20 @@ def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
         "no_key": features.has_select_for_no_key_update,
         "of": ("self",) if features.has_select_for_update_of else (),
     }
+
+
+def try_lock_names(using: str, names: Sequence[str]) -> list[str]:
+    """Lock names for this transaction, and return those that nobody else has locked: for rows that are not there yet.
+
+    Where rows cannot be locked, the transaction of ``exclusive()`` already keeps other writers out.
+    """
+    connection = connections[using]
+    if not names or not connection.features.has_select_for_update_skip_locked:
+        return list(names)
+    sql = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_try_advisory_xact_lock(hashtextextended(name, 1907))"
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [list(names)])
+        return [name for (name,) in cursor.fetchall()]
 
 
 class Constant(models.Value):
