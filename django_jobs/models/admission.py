@@ -29,7 +29,7 @@ from django.db.models.functions import Coalesce, Now
 from .. import notifications
 from ..states import KEYED, JobState
 from .compiled import Hole, can_compile, compile_select, execute
-from .database import exclusive, from_now, lock_free_rows, try_lock_names
+from .database import exclusive, from_now, lock_free_rows, take_ids, try_lock_names
 from .limit import Limit
 from .queue import Queue
 
@@ -130,8 +130,9 @@ def _admit(jobs: JobQuerySet, key: str, free: int, own: Collection[int] | None) 
         first = first[: next((place for place, (pk, _) in enumerate(first) if pk not in own), len(first))]
     if not first:
         return 0
-    ids = [pk for pk, _ in first]
-    moved = jobs.admit(ids, behind=jobs.order_by("-pk").values_list("pk", flat=True)[0] if own is None else None)
+    # A place at the end, as a job has that is enqueued now; new jobs have theirs already.
+    places = take_ids(jobs.db, jobs.model, len(first)) if own is None else []
+    moved = jobs.admit([pk for pk, _ in first], places)
     for queue_name in {queue_name for _, queue_name in first}:
         notifications.hint(notifications.READY, queue_name)
     return moved

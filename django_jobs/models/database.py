@@ -160,6 +160,22 @@ def try_lock_names(using: str, names: Sequence[str]) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
+def take_ids(using: str, model: type[models.Model], count: int) -> list[int]:
+    """Return so many ids that no row of the model has or will have, larger than all that were given out before."""
+    connection = connections[using]
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if connection.features.has_select_for_update_skip_locked:
+            sql = "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)"
+            cursor.execute(sql, [connection.ops.quote_name(table), count])
+            return sorted(number for (number,) in cursor.fetchall())
+        # Where rows cannot be locked (SQLite) ids are counted in a row, and this transaction is the only one that writes.
+        cursor.execute("UPDATE sqlite_sequence SET seq = seq + %s WHERE name = %s", [count, table])
+        cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
+        last = cursor.fetchone()[0]
+        return list(range(last - count + 1, last + 1))
+
+
 class Constant(models.Value):
     """One of our own words, written into the SQL.
 

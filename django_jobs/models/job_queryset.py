@@ -226,13 +226,12 @@ class JobQuerySet(JobScopes):
             offer(self._all(), {key: most for _, _, key, most in rows})
         return moved
 
-    def admit(self, ids: Sequence[int], behind: int | None) -> int:
-        """Make these blocked jobs ready, in this order; ``behind`` all jobs up to that id, None: in the place of their ids."""
+    def admit(self, ids: Sequence[int], positions: Sequence[int] = ()) -> int:
+        """Make these blocked jobs ready, each at its position if such are given."""
         changes: dict[str, Any] = {"state": JobState.READY}
-        if behind is not None:
-            # In distinct places, of which the last is that of the newest job.
-            places = [When(pk=pk, then=Value(behind - left)) for left, pk in enumerate(reversed(ids))]
-            changes["position"] = Case(*places, output_field=BigIntegerField())
+        if positions:
+            cases = [When(pk=pk, then=Value(position)) for pk, position in zip(ids, positions, strict=True)]
+            changes["position"] = Case(*cases, output_field=BigIntegerField())
         return self.filter(pk__in=ids, state=JobState.BLOCKED).update(**changes)
 
     def block(self, ids: Collection[int]) -> int:

@@ -106,11 +106,13 @@ class Exchange(Service):
         self.is_claiming = False
         # After the flag: a turn that has begun before it either holds jobs at its end or says so itself.
         self.idle.clear()
-        self._report_soon()
+        self._news.soon()
+        self.look_soon()
 
     def resume_claiming(self) -> None:
         self.is_claiming = True
-        self._report_soon()
+        self._news.soon()
+        self.look_soon()
 
     def interrupt_all(self, reason: type[Interrupt] = JobInterrupted) -> None:
         """Ask every running job to stop."""
@@ -163,10 +165,6 @@ class Exchange(Service):
     def close(self) -> None:
         self._wakeup.close()
         super().close()
-
-    def _report_soon(self) -> None:
-        self._news.soon()
-        self.look_soon()
 
     def look_again(self) -> None:
         """Look for jobs at once, unless limits keep them back."""
@@ -315,6 +313,7 @@ class Exchange(Service):
             return False
         given = give_out(Job.objects.all(), self._freed)
         self._freed = set(given.left)
+        self._found_nothing = self._found_nothing and not given.moved
         return given.moved > 0
 
     def _write_each(self, error: Exception) -> None:
