@@ -393,7 +393,7 @@ def test_a_key_whose_row_has_gone_is_found_by_the_leader() -> None:
 
 
 def test_the_leader_comes_to_every_key_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_jobs.models.admission.KEYS_A_ROUND", 2)
+    monkeypatch.setattr("django_jobs.models.admission.KEYS_AT_ONCE", 2)
     ids = [pk for key in "abcde" for pk in enqueue(2, key)]
     Job.objects.ready().delete()
     leader = Round()

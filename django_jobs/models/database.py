@@ -154,7 +154,8 @@ def try_lock_names(using: str, names: Sequence[str]) -> list[str]:
     connection = connections[using]
     if not names or not connection.features.has_select_for_update_skip_locked:
         return list(names)
-    sql = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_try_advisory_xact_lock(hashtextextended(name, 1907))"
+    # Not a lock for each name: the server has room for some thousands, and a transaction may have more names.
+    sql = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_try_advisory_xact_lock(1907, hashtext(name) & 1023)"
     with connection.cursor() as cursor:
         cursor.execute(sql, [list(names)])
         return [name for (name,) in cursor.fetchall()]

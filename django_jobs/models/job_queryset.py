@@ -19,7 +19,7 @@ from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob, Fate
 from ..states import JobState
-from .admission import offer
+from .admission import Arrival, offer, take_in
 from .claim import ANY, Candidates, Kind, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, lock_free_rows
@@ -64,13 +64,14 @@ class JobQuerySet(JobScopes):
     def _add_with_keys(self, jobs: Sequence[NewJob]) -> Added:
         with exclusive():
             added = self._write(jobs)
-            blocked = [
-                (pk, job.options)
-                for pk, job in zip(added.ids, jobs, strict=True)
-                if _first_state(job.options) == JobState.BLOCKED
-            ]
-            limits = {each.concurrency_key: each.concurrency_limit for _, each in blocked}
-            offer(self._all(), limits, own={pk for pk, _ in blocked}, is_declared=True)
+            take_in(
+                self._all(),
+                [
+                    Arrival(pk, one.concurrency_key, one.concurrency_limit, one.priority, one.queue_name)
+                    for pk, (one, *_) in zip(added.ids, jobs, strict=True)
+                    if _first_state(one) == JobState.BLOCKED
+                ],
+            )
             for kind, name in {job.options.hint for job in jobs if _first_state(job.options) != JobState.BLOCKED}:
                 notifications.hint(kind, name)
         return added
