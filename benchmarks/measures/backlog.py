@@ -1,7 +1,7 @@
 """Does a worker stay as fast when the table is full of other jobs?
 
 Each repetition drains the same number of jobs twice, from an empty table and from one with a million finished,
-pending or scheduled rows. The rate is that of the starts, from the first to the last of these jobs: with a million
+pending, scheduled or blocked rows. The rate is that of the starts, from the first to the last of these jobs: with a million
 pending ones there is no end to wait for.
 """
 

@@ -48,7 +48,7 @@ MEASURES: tuple[Measure, ...] = (
             (_RATE, Metric("empty", "jobs/s"), _RATIO),
             applies=partial(backlog.has_seed, seed=name),
         )
-        for name in ("finished", "pending", "scheduled")
+        for name in ("finished", "pending", "scheduled", "blocked")
     ),
     Measure(
         "held",

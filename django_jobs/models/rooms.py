@@ -40,6 +40,8 @@ Row = tuple[Any, ...]
 _limits: dict[str, SharedLimits] = {}
 
 
+# A bucket with this many times as many tokens as a claim may take is far from its limit.
+_PLENTY = 10
 # More jobs than any claim takes.
 _NO_LIMIT = 2**31
 
@@ -77,14 +79,17 @@ class Rooms:
             return limit
         if lane.concurrency is not None:
             limit = min(limit, lane.concurrency - self._held[lane.name])
-        # What starts is counted by the claim, so that what is claimed must start.
-        return min(limit, self._free) if lane.rate_limit is not None else limit
+        return limit
 
-    def take_note(self, share: Share) -> int:
-        """Remember that a queue is held back by its limits, if it is; return how many of its jobs may be claimed."""
+    def allowed(self, share: Share, most: int) -> int:
+        """Return how many jobs may be claimed of up to ``most``; remember it if limits keep back all of them."""
         if share.jobs <= 0:
             self.hold_back(share.wait)
-        return max(share.jobs, 0)
+            return 0
+        if share.tokens is not None and share.tokens < _PLENTY * most:
+            # It is the claim that takes tokens, so that near the limit what is claimed must start at once.
+            most = min(most, self._free)
+        return min(most, share.jobs)
 
     def hold_back(self, seconds: float | None) -> None:
         self.is_held_back = True
@@ -146,9 +151,9 @@ def _without_exhausted(most: dict[str, int], rooms: Rooms, limits: SharedLimits)
     shared = rooms.shared & most.keys()
     if not shared:
         return most
-    allowed = {name: rooms.take_note(share) for name, share in limits.estimate(shared).items()}
-    most = {name: min(room, allowed.get(name, 0)) if name in shared else room for name, room in most.items()}
-    return {name: room for name, room in most.items() if room > 0}
+    shares = limits.estimate(shared)
+    allowed = {name: rooms.allowed(shares[name], most[name]) if name in shares else 0 for name in shared}
+    return {name: room for name, room in (most | allowed).items() if room > 0}
 
 
 class SharedLimits:
@@ -183,7 +188,7 @@ class SharedLimits:
         share = self._shares([name]).get(name)
         if share is None:
             return []
-        allowed = min(most, rooms.take_note(share))
+        allowed = rooms.allowed(share, most)
         rows = take(allowed) if allowed else []
         if rows and share.tokens is not None:
             self._take_tokens(name, share.tokens - len(rows), share.now)

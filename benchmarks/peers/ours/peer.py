@@ -18,6 +18,22 @@ OURS = Peer(
             measures=OF_WORKERS,
         ),
         Variant(
+            "limits",
+            "a queue with max_running, rate_limit and concurrency that are never reached",
+            20_000,
+            _WORKER,
+            environment={"BENCH_LIMITS": "1"},
+            measures=("drain", "drain2"),
+        ),
+        Variant(
+            "keys",
+            "a concurrency key for each job, so that none waits",
+            20_000,
+            _WORKER,
+            environment={"BENCH_KEYS": "1"},
+            measures=("drain", "drain2", "enqueue", "bulk"),
+        ),
+        Variant(
             "no-notify",
             "NOTIFY off: nothing is sent, workers poll",
             20_000,
@@ -49,6 +65,15 @@ OURS = Peer(
                 run_after, attempt, max_attempts, worker_id, meta, backend)
             SELECT 'benchmarks.peers.bodies.noop', 'default', 0, '[]', '{{}}', 'scheduled', now(),
                 now() + interval '1 day', 0, 3, '', '{{}}', 'default'
+            FROM generate_series(1, {count})
+        """,
+        # All of one key that has no slot: they stand in front of the jobs that come after them.
+        "blocked": """
+            WITH full_key AS (INSERT INTO django_jobs_limit (key, "limit", override) VALUES ('full', 1, 0))
+            INSERT INTO django_jobs_job (task_path, queue_name, priority, args, kwargs, state, enqueued_at,
+                concurrency_key, concurrency_limit, attempt, max_attempts, worker_id, meta, backend)
+            SELECT 'benchmarks.peers.bodies.noop', 'default', 0, '[]', '{{}}', 'blocked', now(),
+                'full', 1, 0, 3, '', '{{}}', 'default'
             FROM generate_series(1, {count})
         """,
     },
