@@ -20,7 +20,7 @@ from django_jobs.outcomes import Failure, PastAttempt
 from django_jobs.states import JobState
 
 from . import tasks
-from .rivals import Rival, let_pass, wait_until_blocked
+from .rivals import TIMEOUT, Rival, let_pass, wait_until_blocked
 from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, values, write
 
 pytestmark = pytest.mark.django_db
@@ -280,7 +280,7 @@ def test_two_workers_at_once_share_the_jobs_and_take_none_twice() -> None:
         ours = second.start(claim, "w1", 5)
         let_pass(ours)
         rival.commit()
-        taken = [job.id for job in [*theirs, *ours.result(20)]]
+        taken = [job.id for job in [*theirs, *ours.result(TIMEOUT)]]
 
     assert sorted(taken) == ids
     assert Job.objects.held_by("w1").count() == Job.objects.held_by("w2").count() == 5
@@ -295,7 +295,7 @@ def test_a_claim_that_meets_a_cancellation_takes_what_was_not_cancelled() -> Non
         claiming = second.start(claim)
         let_pass(claiming)
         rival.commit()
-        taken = claiming.result(20)
+        taken = claiming.result(TIMEOUT)
 
     assert [job.id for job in taken] == [kept]
     assert row(cancelled).state == JobState.CANCELLED
@@ -310,7 +310,7 @@ def test_a_cancellation_that_meets_a_claim_asks_the_running_job_to_stop() -> Non
         cancelling = second.start(Job.objects.filter(pk=pk).cancel)
         wait_until_blocked()
         rival.commit()
-        moved = cancelling.result(20)
+        moved = cancelling.result(TIMEOUT)
 
     assert moved == 1
     assert row(pk).state == JobState.RUNNING

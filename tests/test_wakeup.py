@@ -20,7 +20,7 @@ from . import tasks
 from .clocks import Clock
 from .conftest import wait_until
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 pytestmark = pytest.mark.django_db(transaction=True)
 on_postgresql = pytest.mark.skipif(not connection.features.has_select_for_update, reason="PostgreSQL only")

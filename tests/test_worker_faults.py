@@ -29,7 +29,7 @@ from .worker_tasks import do, do_async, do_once, doing, raising, returning
 pytestmark = pytest.mark.django_db(transaction=True)
 on_postgresql = pytest.mark.skipif(not connection.features.has_select_for_update, reason="PostgreSQL only")
 
-QUICK = {"concurrency": 2, "poll_interval": 0.05, "heartbeat_interval": 5, "shutdown_timeout": 10}
+QUICK = {"concurrency": 2, "poll_interval": 0.05, "heartbeat_interval": 5, "shutdown_timeout": 30}
 Start = Callable[..., Worker]
 
 
@@ -112,7 +112,7 @@ def test_a_pause_is_soon_in_the_row(start: Start) -> None:
 
     worker.pause()
 
-    wait_until(lambda: WorkerRow.objects.get().state == WorkerState.PAUSED, timeout=5)
+    wait_until(lambda: WorkerRow.objects.get().state == WorkerState.PAUSED)
 
 
 def test_a_worker_that_stops_cannot_be_made_to_claim_again(start: Start) -> None:
@@ -128,7 +128,7 @@ def test_a_worker_that_stops_cannot_be_made_to_claim_again(start: Start) -> None
     worker.pause()
 
     gate.open()
-    stopping.join(10)
+    stopping.join(30)
     assert state_of(late) == JobState.READY
     assert WorkerRow.objects.get().state == WorkerState.STOPPED
 
@@ -241,7 +241,7 @@ def test_a_worker_of_which_a_part_dies_ends_and_says_so(start: Start, caplog: py
     worker._announcer._inbox.put(None)  # type: ignore[arg-type]
     worker._announcer.run_once = _die  # type: ignore[method-assign]
     worker._announcer.wake()
-    assert worker.wait(10)
+    assert worker.wait(30)
     code = worker.stop()
 
     gate.open()

@@ -9,10 +9,9 @@ from django_jobs import enqueue_many
 from django_jobs.models import Attempt, Job, Worker
 from django_jobs.states import FINISHED, AttemptOutcome, JobState
 from tests import jobs
-from tests.processes import Command, wait_until, workers_of
+from tests.processes import PATIENCE, Command, wait_until, workers_of
 
-# For what takes a moment on an idle machine and much longer on a busy one. No promise: those have bounds of their own.
-PATIENCE = 30.0
+__all__ = ["PATIENCE"]
 
 
 def state_of(job: Any) -> JobState:

@@ -111,7 +111,7 @@ class TestProgress:
         job = task.enqueue()
         wait_until(lambda: ledger.count("begin") == 1)
 
-        progress = wait_until(lambda: row(job).progress, timeout=5, message="the progress of a running job")
+        progress = wait_until(lambda: row(job).progress, message="the progress of a running job")
 
         assert progress == {"done": 3, "total": 10, "message": "chunk 3"}
         assert state_of(job) == JobState.RUNNING
