@@ -115,6 +115,27 @@ def test_a_pause_is_soon_in_the_row(start: Start) -> None:
     wait_until(lambda: WorkerRow.objects.get().state == WorkerState.PAUSED)
 
 
+def test_a_worker_whose_row_says_that_it_stops_claims_nothing_however_long_its_receivers_take(start: Start) -> None:
+    late: list[Any] = []
+
+    def receive(**told: Any) -> None:
+        wait_until(lambda: WorkerRow.objects.get().state == WorkerState.STOPPING)
+        late.append(tasks.noop.enqueue())
+        # Two reports from now on: a pass that could have claimed it lies between them.
+        for _ in range(2):
+            before = WorkerRow.objects.get().loops
+            wait_until(lambda before=before: WorkerRow.objects.get().loops != before)
+
+    worker = start(heartbeat_interval=0.1)
+    signals.worker_stopping.connect(receive)
+    try:
+        worker.stop()
+    finally:
+        signals.worker_stopping.disconnect(receive)
+
+    assert [state_of(job) for job in late] == [JobState.READY]
+
+
 def test_a_worker_that_stops_cannot_be_made_to_claim_again(start: Start) -> None:
     worker, gate = start(), Gate()
     do.enqueue(doing(gate))

@@ -182,6 +182,8 @@ class Worker:
         if not self._is_started:
             return self.exit_code
         self._is_started = False
+        # First, so that a row which says that it stops is true; what has not begun is given back with the rest.
+        self._exchange.is_claiming = False
         self._state = WorkerState.STOPPING
         signals.send(signals.worker_stopping, WorkerRow, worker_id=self.worker_id)
         if self._exchange.is_alive and not self._lease_lost:
@@ -192,6 +194,8 @@ class Worker:
     def pause(self) -> None:
         """Claim nothing more until ``resume()``; running jobs go on, those that have not begun are given back."""
         if self._state == WorkerState.RUNNING:
+            # First, so that a row which says that it is paused is true: the exchange may write it at any moment.
+            self._exchange.is_claiming = False
             self._state = WorkerState.PAUSED
             self._exchange.stop_claiming()
 
