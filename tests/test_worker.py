@@ -348,7 +348,8 @@ def test_stats_count_attempts(start: Start) -> None:
     wait_for(ended[1], JobState.FAILED)
     hold(gate)
     gate.wait()
-    wait_until(lambda: worker.stats()["processed"] == 2)
+    # They are counted one after the other.
+    wait_until(lambda: (worker.stats()["processed"], worker.stats()["failed"]) == (2, 1))
 
     stats = worker.stats()
     gate.open()
@@ -372,7 +373,7 @@ def test_health_tells_of_every_loop(start: Start) -> None:
     assert health.keys() == LOOPS
     assert all(loop["alive"] for loop in health.values())
     assert {health[name]["last_error"] for name in LOOPS - {"threads", "event loop"}} == {""}
-    assert health["exchange"]["seconds_since_pass"] < 10
+    assert health["exchange"]["seconds_since_pass"] < 30
 
 
 def test_the_row_carries_the_health_of_the_loops(start: Start) -> None:
@@ -428,7 +429,9 @@ def test_a_worker_that_has_lost_its_lease_ends_and_leaves_its_jobs_to_others(sta
     rescue_lost([worker.worker_id])
 
     assert worker.wait(timeout=30)
-    assert worker.stop() == 4
+    code = worker.stop()
+    gate.open()
+    assert code == 4
     assert (state_of(job), row_of(worker).state) == (JobState.READY, WorkerState.LOST)
     assert Job.objects.get().attempt == 1
 

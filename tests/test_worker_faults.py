@@ -14,8 +14,9 @@ from django_jobs import signals
 from django_jobs.models import Attempt, Job
 from django_jobs.models import Worker as WorkerRow
 from django_jobs.outcomes import ClaimedJob
-from django_jobs.states import AttemptOutcome, JobState, WorkerState
+from django_jobs.states import JobState, WorkerState
 from django_jobs.worker import Worker
+from django_jobs.worker import worker as worker_module
 from django_jobs.worker.link import Link
 from django_jobs.worker.options import resolve_options
 from django_jobs.worker.preflight import NotReady
@@ -154,8 +155,11 @@ def test_a_worker_that_stops_cannot_be_made_to_claim_again(start: Start) -> None
     assert WorkerRow.objects.get().state == WorkerState.STOPPED
 
 
-def test_a_stopped_worker_leaves_no_thread_and_no_connection_behind() -> None:
-    threads, sessions = set(threading.enumerate()), count_sessions()
+def test_a_stopped_worker_leaves_no_thread_and_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is, it waits for its threads.
+    monkeypatch.setattr(worker_module, "_JOIN_GRACE", 30.0)
+    monkeypatch.setattr(worker_module, "_LAST_WRITES", 30.0)
+    threads, before = set(threading.enumerate()), sessions()
     with Worker(**QUICK) as worker:
         jobs = [do.enqueue(doing(lambda: Job.objects.count())) for _ in range(4)]
         for job in jobs:
@@ -165,20 +169,24 @@ def test_a_stopped_worker_leaves_no_thread_and_no_connection_behind() -> None:
     assert left == set()
     assert worker.exit_code == 0
     # The server takes note of the end of a session a moment after it.
-    wait_until(lambda: count_sessions() <= sessions)
+    wait_until(lambda: sessions() <= before)
 
 
-def count_sessions() -> int:
+def sessions() -> set[int]:
+    """Return who else is connected to the database. Not its own helpers, such as an autovacuum: they come when they like."""
     if not connection.features.has_select_for_update:
-        return 0
+        return set()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-        return int(cursor.fetchone()[0])
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return {pid for (pid,) in cursor.fetchall()}
 
 
 @on_postgresql
 def test_a_worker_process_has_no_more_connections_than_its_concurrency_and_four() -> None:
-    before = count_sessions()
+    before = sessions()
     options = resolve_options({"CONCURRENCY": 3, "POLL_INTERVAL": 0.05})
     gates = [Gate() for _ in range(3)]
     signals.job_succeeded.connect(use_the_database)
@@ -190,7 +198,8 @@ def test_a_worker_process_has_no_more_connections_than_its_concurrency_and_four(
                 gate.wait()
             wait_for(coroutine, JobState.SUCCEEDED)
 
-            most = count_sessions() - before
+            # Those that were there before may be about to end.
+            most = len(sessions() - before)
 
             for gate in gates:
                 gate.open()
@@ -265,12 +274,12 @@ def test_a_worker_of_which_a_part_dies_ends_and_says_so(start: Start, caplog: py
     assert worker.wait(30)
     code = worker.stop()
 
+    states, attempts = [state_of(job) for job in (begun, waiting)], list(Attempt.objects.all())
     gate.open()
     assert code == 3
     assert "A loop of worker" in caplog.text
-    assert state_of(waiting) == JobState.READY
-    assert state_of(begun) == JobState.RUNNING
-    assert not Attempt.objects.filter(job=begun.id, outcome=AttemptOutcome.INTERRUPTED).exists()
+    assert states == [JobState.RUNNING, JobState.READY]
+    assert attempts == []
 
 
 def _die() -> float:
