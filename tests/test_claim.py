@@ -21,7 +21,7 @@ from django_jobs.states import JobState
 
 from . import tasks
 from .rivals import TIMEOUT, Rival, let_pass, wait_until_blocked
-from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, values, write
+from .rows import HOUR, claim, database_time, end_lease, outcome, row, start_worker, state_of, values, write
 
 pytestmark = pytest.mark.django_db
 
@@ -128,12 +128,14 @@ def test_a_claimed_job_is_all_that_running_it_needs() -> None:
 def test_the_row_says_who_runs_the_job_since_when_and_for_which_time() -> None:
     enqueued(0)
 
+    before = database_time()
     job = claim()[0]
+    after = database_time()
 
     stored = row(job.id)
     assert (stored.state, stored.worker_id, stored.attempt) == (JobState.RUNNING, "w1", 1)
     # The candidates and the claim are two statements, each with its own now.
-    assert abs(stored.started_at - job.started_at) < timedelta(seconds=1)
+    assert before <= job.started_at <= stored.started_at <= after
     assert stored.started_at == stored.last_attempted_at
 
 
