@@ -13,6 +13,8 @@ from django.conf import settings
 from django.db import connection
 
 from django_jobs import notifications
+from django_jobs.models import marks, turn
+from django_jobs.worker import exchange
 
 from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
 
@@ -61,6 +63,14 @@ def every_hint_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no hint speak for another one: how long the steps of a test take must not decide what is sent."""
     monkeypatch.setattr(notifications, "WINDOW", 0.0)
     monkeypatch.setattr(notifications, "LAST_CALL", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_turn_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a turn claims, and from all jobs: after a tenth of a second it would claim nothing."""
+    for module in (turn, exchange):
+        monkeypatch.setattr(module, "LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(marks, "_SLOW", 3600.0)
 
 
 @pytest.fixture
