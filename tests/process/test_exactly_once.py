@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from django.db import connection
@@ -12,9 +13,15 @@ from django_jobs.states import AttemptOutcome, JobState
 from tests import jobs
 from tests.processes import wait_until
 
-from .conftest import Start
+from .conftest import PATIENT, Start
 from .ledger import Ledger
 from .observe import keep_busy_and_claim_ahead, wait_until_finished
+
+
+@pytest.fixture
+def start(start: Start) -> Start:
+    """Leases are not what these tests are about."""
+    return partial(start, *PATIENT)
 
 
 @pytest.fixture

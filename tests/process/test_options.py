@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from django_jobs.states import JobState
 from tests import jobs
 from tests.processes import Command, wait_until
 
-from .conftest import Start
+from .conftest import PATIENT, Start
 from .ledger import Ledger
 from .observe import (
     PATIENCE,
@@ -25,6 +26,12 @@ from .observe import (
     wait_until_finished,
     worker_of,
 )
+
+
+@pytest.fixture
+def start(start: Start) -> Start:
+    """Leases are not what these tests are about."""
+    return partial(start, *PATIENT)
 
 
 def test_burst_runs_all_that_is_ready_and_ends(start: Start, ledger: Ledger) -> None:

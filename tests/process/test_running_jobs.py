@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from django_jobs.states import AttemptOutcome, JobState
 from tests import jobs
 from tests.processes import wait_until
 
-from .conftest import Start
+from .conftest import PATIENT, Start
 from .ledger import Ledger
 from .observe import (
     keep_busy_and_claim_ahead,
@@ -28,6 +29,12 @@ from .observe import (
     wait_until_finished,
     worker_of,
 )
+
+
+@pytest.fixture
+def start(start: Start) -> Start:
+    """Leases are not what these tests are about."""
+    return partial(start, *PATIENT)
 
 
 def cancel(*cancelled: Any) -> int:
