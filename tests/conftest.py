@@ -14,9 +14,10 @@ from django.db import connection
 
 from django_jobs import notifications
 from django_jobs.models import marks, turn
-from django_jobs.worker import exchange
+from django_jobs.worker import exchange, worker
+from django_jobs.worker.executors import event_loop
 
-from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
+from .processes import PATIENCE, RunWorker, kill_marked_processes, new_marker, wait_until
 
 __all__ = ["wait_until"]
 STARTED = pytest.StashKey[RunWorker]()
@@ -71,6 +72,14 @@ def no_turn_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (turn, exchange):
         monkeypatch.setattr(module, "LONGEST_WAIT", 3600.0)
     monkeypatch.setattr(marks, "_SLOW", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def no_end_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, the end of a worker waits for its threads, and its event loop for what follows jobs."""
+    for name in ("_JOIN_GRACE", "_LAST_WRITES"):
+        monkeypatch.setattr(worker, name, PATIENCE)
+    monkeypatch.setattr(event_loop, "_CLEAN_UP_GRACE", PATIENCE)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from django_jobs.models import Worker as WorkerRow
 from django_jobs.outcomes import ClaimedJob
 from django_jobs.states import JobState, WorkerState
 from django_jobs.worker import Worker
-from django_jobs.worker import worker as worker_module
 from django_jobs.worker.link import Link
 from django_jobs.worker.options import resolve_options
 from django_jobs.worker.preflight import NotReady
@@ -155,10 +154,7 @@ def test_a_worker_that_stops_cannot_be_made_to_claim_again(start: Start) -> None
     assert WorkerRow.objects.get().state == WorkerState.STOPPED
 
 
-def test_a_stopped_worker_leaves_no_thread_and_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    # However slow the machine is, it waits for its threads.
-    monkeypatch.setattr(worker_module, "_JOIN_GRACE", 30.0)
-    monkeypatch.setattr(worker_module, "_LAST_WRITES", 30.0)
+def test_a_stopped_worker_leaves_no_thread_and_no_connection_behind() -> None:
     threads, before = set(threading.enumerate()), sessions()
     with Worker(**QUICK) as worker:
         jobs = [do.enqueue(doing(lambda: Job.objects.count())) for _ in range(4)]
