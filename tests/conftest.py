@@ -13,8 +13,11 @@ from django.conf import settings
 from django.db import connection
 
 from django_jobs import notifications
+from django_jobs.models import marks, turn
+from django_jobs.worker import exchange, worker
+from django_jobs.worker.executors import event_loop
 
-from .processes import RunWorker, kill_marked_processes, new_marker, wait_until
+from .processes import PATIENCE, RunWorker, kill_marked_processes, new_marker, wait_until
 
 __all__ = ["wait_until"]
 STARTED = pytest.StashKey[RunWorker]()
@@ -61,6 +64,22 @@ def every_hint_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no hint speak for another one: how long the steps of a test take must not decide what is sent."""
     monkeypatch.setattr(notifications, "WINDOW", 0.0)
     monkeypatch.setattr(notifications, "LAST_CALL", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_turn_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a turn claims, and from all jobs: after a tenth of a second it would claim nothing."""
+    for module in (turn, exchange):
+        monkeypatch.setattr(module, "LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(marks, "_SLOW", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def no_end_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, the end of a worker waits for its threads, and its event loop for what follows jobs."""
+    for name in ("_JOIN_GRACE", "_LAST_WRITES"):
+        monkeypatch.setattr(worker, name, PATIENCE)
+    monkeypatch.setattr(event_loop, "_CLEAN_UP_GRACE", PATIENCE)
 
 
 @pytest.fixture

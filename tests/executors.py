@@ -20,10 +20,10 @@ from django_jobs.worker.executors.threads import ThreadExecutor
 from django_jobs.worker.middleware import Factory
 
 from .attempts import claimed_job
-from .processes import wait_until
+from .processes import PATIENCE, wait_until
 from .worker_tasks import do, do_async, doing
 
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 
 
 class Threads:
@@ -62,11 +62,12 @@ class Gate:
         self._reached, self._opened = threading.Event(), threading.Event()
 
     def __call__(self) -> None:
-        """Called by the job. Python code all the way, so that an interrupt gets in."""
+        """Called by the job. It is in Python code again and again, so that an interrupt gets in."""
         self._reached.set()
         deadline = time.monotonic() + TIMEOUT
         while not self._opened.is_set() and time.monotonic() < deadline:
-            pass
+            # Not without a pause: it would keep the interpreter from those that the test waits for.
+            time.sleep(0.001)
 
     def wait(self) -> None:
         assert self._reached.wait(TIMEOUT)

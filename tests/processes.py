@@ -21,10 +21,12 @@ from django_jobs.models import Worker
 from django_jobs.states import WorkerState
 
 MARKER = "JOBS_TEST_PROCESS"
+# For what takes a moment on an idle machine and much longer on a busy one. No promise: those have bounds of their own.
+PATIENCE = 30.0
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, timeout: float = 10.0, message: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, timeout: float = PATIENCE, message: str = "") -> T:
     """Call ``condition`` until it returns something true, and return that. Fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -73,14 +75,14 @@ class Command:
     def kill(self) -> None:
         self.process.kill()
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for the end of the command and return its exit code. Fail after ``timeout`` seconds."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             pytest.fail(f"Process {self.pid} has not ended after {timeout:g} s:\n{self.output()}")
 
-    def stop(self, timeout: float = 30.0) -> int:
+    def stop(self, timeout: float = PATIENCE) -> int:
         """Send SIGTERM, wait for the end and return the exit code."""
         self.terminate()
         return self.wait(timeout)
@@ -104,7 +106,7 @@ class RunWorker:
         env: Mapping[str, str] | None = None,
         workers: int = 1,
         ready: bool = True,
-        timeout: float = 30.0,
+        timeout: float = PATIENCE,
     ) -> Command:
         log = self._directory / f"runworker-{len(self.commands)}.log"
         command = Command(["runworker", *arguments], {**self._env, **(env or {})}, log)

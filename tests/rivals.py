@@ -14,7 +14,7 @@ from django.db import connection, connections
 from django_jobs.models.database import exclusive
 
 T = TypeVar("T")
-TIMEOUT = 20.0
+TIMEOUT = 30.0
 
 
 class Rival:

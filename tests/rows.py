@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from django.db import connection
 
 from django_jobs.models import Job, Worker
 from django_jobs.models.completion import Written, write_outcomes
@@ -76,6 +78,26 @@ def job_in(state: JobState, **using: Any) -> Job:
         # Nothing leads into the other states yet.
         Job.objects.filter(pk=job.pk).update(state=state)
     return row(job.pk)
+
+
+def database_time() -> datetime:
+    """Return what the database takes for the time, as it writes it into rows."""
+    is_sqlite = connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')" if is_sqlite else "SELECT STATEMENT_TIMESTAMP()")
+        [time] = cursor.fetchone()
+    return datetime.fromisoformat(time).replace(tzinfo=UTC) if is_sqlite else time
+
+
+def is_due_in(job: Job, seconds: float, since: datetime, spread: float = 0.0) -> bool:
+    """Say whether a job waits for so many seconds, more or less, from some moment between ``since`` and now.
+
+    However long it took to write it, and whatever was written before it.
+    """
+    least, most = timedelta(seconds=seconds - spread), timedelta(seconds=seconds + spread)
+    # Fractions are rounded.
+    step = timedelta(milliseconds=1)
+    return since + least - step <= job.run_after <= database_time() + most + step
 
 
 def row(pk: int | str) -> Job:

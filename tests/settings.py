@@ -17,6 +17,8 @@ DATABASES = {"default": env.db_url_config(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # With the process id, so that two runs in one checkout do not meet.
     DATABASES["default"]["TEST"] = {"NAME": FILES / f"test-{os.getpid()}.sqlite3"}
+    # Seconds to wait for another writer, of which a test has several, on a disk that is busy with other tests.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("timeout", 30)
 
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]

@@ -139,7 +139,7 @@ def announcer() -> Iterator[Announcer]:
     made = Announcer(deaths.append)
     made.start()
     yield made
-    assert made.stop(10.0)
+    assert made.stop(30.0)
     assert deaths == []
 
 
@@ -185,7 +185,7 @@ def test_what_has_not_been_told_at_the_end_is_told_then(connect: Any) -> None:
     announcer.tell(write(run(claimed_job(do, returning(None)))).done)
 
     announcer.start()
-    announcer.stop(10.0)
+    announcer.stop(30.0)
 
     assert len(told) == 1
 

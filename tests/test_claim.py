@@ -20,8 +20,8 @@ from django_jobs.outcomes import Failure, PastAttempt
 from django_jobs.states import JobState
 
 from . import tasks
-from .rivals import Rival, let_pass, wait_until_blocked
-from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, values, write
+from .rivals import TIMEOUT, Rival, let_pass, wait_until_blocked
+from .rows import HOUR, claim, database_time, end_lease, outcome, row, start_worker, state_of, values, write
 
 pytestmark = pytest.mark.django_db
 
@@ -144,12 +144,14 @@ def test_a_claimed_job_is_all_that_running_it_needs() -> None:
 def test_the_row_says_who_runs_the_job_since_when_and_for_which_time() -> None:
     enqueued(0)
 
+    before = database_time()
     job = claim()[0]
+    after = database_time()
 
     stored = row(job.id)
     assert (stored.state, stored.worker_id, stored.attempt) == (JobState.RUNNING, "w1", 1)
     # The candidates and the claim are two statements, each with its own now.
-    assert abs(stored.started_at - job.started_at) < timedelta(seconds=1)
+    assert before <= job.started_at <= stored.started_at <= after
     assert stored.started_at == stored.last_attempted_at
 
 
@@ -296,7 +298,7 @@ def test_two_workers_at_once_share_the_jobs_and_take_none_twice() -> None:
         ours = second.start(claim, "w1", 5)
         let_pass(ours)
         rival.commit()
-        taken = [job.id for job in [*theirs, *ours.result(20)]]
+        taken = [job.id for job in [*theirs, *ours.result(TIMEOUT)]]
 
     assert sorted(taken) == ids
     assert Job.objects.held_by("w1").count() == Job.objects.held_by("w2").count() == 5
@@ -311,7 +313,7 @@ def test_a_claim_that_meets_a_cancellation_takes_what_was_not_cancelled() -> Non
         claiming = second.start(claim)
         let_pass(claiming)
         rival.commit()
-        taken = claiming.result(20)
+        taken = claiming.result(TIMEOUT)
 
     assert [job.id for job in taken] == [kept]
     assert row(cancelled).state == JobState.CANCELLED
@@ -326,7 +328,7 @@ def test_a_cancellation_that_meets_a_claim_asks_the_running_job_to_stop() -> Non
         cancelling = second.start(Job.objects.filter(pk=pk).cancel)
         wait_until_blocked()
         rival.commit()
-        moved = cancelling.result(20)
+        moved = cancelling.result(TIMEOUT)
 
     assert moved == 1
     assert row(pk).state == JobState.RUNNING

@@ -33,7 +33,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def answers(url: str) -> bool:
     try:
-        psycopg.connect(url, connect_timeout=1).close()
+        # One that has ended refuses at once; one that lives may be busy.
+        psycopg.connect(url, connect_timeout=20).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db.models import DurationField, ExpressionWrapper, F
-from django.db.models.functions import Now
 
 from django_jobs.exceptions import Cancel, Fail, JobCancelled, JobInterrupted, Retry, Snooze
 from django_jobs.models import Job
@@ -16,7 +14,7 @@ from django_jobs.retries import LONGEST_DELAY
 from django_jobs.states import AttemptOutcome, JobState
 
 from .attempts import claimed_job, ended, history, run, run_async, tried_again
-from .rows import claim, write
+from .rows import claim, database_time, is_due_in, write
 from .worker_tasks import (
     choose_backoff,
     do,
@@ -41,12 +39,6 @@ def outcome_of(task: Any, error: BaseException | type[BaseException]) -> Outcome
     return run(claimed_job(task, raising(error)))
 
 
-def seconds_until_due(job: Job) -> float:
-    wait = ExpressionWrapper(F("run_after") - Now(), output_field=DurationField())
-    left: timedelta = Job.objects.filter(pk=job.pk).values_list(wait, flat=True).get()
-    return left.total_seconds()
-
-
 # Errors
 
 
@@ -57,10 +49,11 @@ def test_a_job_that_returns_succeeds() -> None:
 
 
 def test_a_job_that_raises_is_tried_again_after_the_backoff() -> None:
+    since = database_time()
     job = ended(do, raising(ValueError("no")))
 
     assert job.state == JobState.SCHEDULED
-    assert seconds_until_due(job) == FIRST_DELAY
+    assert is_due_in(job, 2, since, spread=0.5)
     assert history(job)[0].message == "no"
 
 
@@ -193,10 +186,11 @@ def test_an_answer_with_a_delay_that_cannot_work_waits_for_the_default(
 
 
 def test_snooze_runs_the_job_later_and_does_not_count_the_attempt() -> None:
+    since = database_time()
     job = ended(do_once, raising(Snooze(timedelta(minutes=1), reason="not yet")))
 
     assert (job.state, job.attempt, job.max_attempts) == (JobState.SCHEDULED, 1, 2)
-    assert seconds_until_due(job) == pytest.approx(60, abs=5)
+    assert is_due_in(job, 60, since)
     assert [(past.outcome, past.message) for past in history(job)] == [(AttemptOutcome.SNOOZED, "not yet")]
 
 

@@ -9,7 +9,7 @@ from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import ClaimedJob, Failure
 from django_jobs.states import AttemptOutcome, JobState
 
-from .rivals import Rival, let_pass, wait_until_blocked
+from .rivals import TIMEOUT, Rival, let_pass, wait_until_blocked
 from .rows import claim, claimed, end_lease, outcome, row, start_worker, values, write
 
 FAILURE = Failure("builtins.ValueError", "bad", "Traceback: bad\n", "f" * 32)
@@ -133,7 +133,7 @@ def test_of_a_rescue_and_an_outcome_at_once_one_wins_and_the_other_changes_nothi
             waiting = second.start(lambda: write(outcome(job, verb, result=1)))
             wait_until_blocked()
             rival.commit()
-            written = waiting.result(20)
+            written = waiting.result(TIMEOUT)
 
     assert rescued == 1
     assert len(written.late) == 1
@@ -152,7 +152,7 @@ def test_a_rescue_passes_over_a_job_whose_outcome_is_just_being_written(verb: st
         rescuing = second.start(rescue_lost)
         let_pass(rescuing)
         rival.commit()
-        rescued = rescuing.result(20)
+        rescued = rescuing.result(TIMEOUT)
 
     assert rescued == 0
     assert (row(job.id).worker_id, row(job.id).attempt) == (("w1", 1) if verb in ENDINGS else ("", 1))
@@ -208,6 +208,6 @@ def test_a_request_that_meets_an_outcome_is_never_lost(verb: str) -> None:
             waiting = second.start(Job.objects.filter(pk=job.id).cancel)
             wait_until_blocked()
             rival.commit()
-            moved = waiting.result(20)
+            moved = waiting.result(TIMEOUT)
 
     assert (moved, row(job.id).state) == ((0, "succeeded") if verb == "succeed" else (1, "cancelled"))

@@ -15,7 +15,7 @@ from django_jobs.states import WorkerState
 from django_jobs.worker import heartbeat as heartbeat_module
 from django_jobs.worker.heartbeat import Heartbeat
 
-from .clocks import Clock
+from .clocks import StillClock
 from .rows import end_lease, start_worker
 
 pytestmark = pytest.mark.django_db
@@ -108,7 +108,7 @@ def test_receivers_hear_the_beat_of_each_worker_that_is_not_gone() -> None:
 def test_leases_are_held_for_live_from_the_beginning_of_the_beat_for_as_long_as_they_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = Clock(monkeypatch, heartbeat_module)
+    clock = StillClock(monkeypatch, heartbeat_module)
     start_worker("w1")
     beats = Beats("w1")
     beats.beat()
@@ -123,7 +123,7 @@ def test_leases_are_held_for_live_from_the_beginning_of_the_beat_for_as_long_as_
 
 
 def test_a_beat_that_fails_does_not_make_leases_look_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, heartbeat_module)
+    clock = StillClock(monkeypatch, heartbeat_module)
     start_worker("w1")
     beats = Beats("w1")
     clock.advance(TIMEOUT)

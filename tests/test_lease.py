@@ -9,7 +9,7 @@ import pytest
 from django_jobs.models import Lease
 from django_jobs.models.lease import LEADER
 
-from .rivals import Rival, wait_until_blocked
+from .rivals import TIMEOUT, Rival, wait_until_blocked
 
 pytestmark = pytest.mark.django_db
 
@@ -70,7 +70,7 @@ def test_of_two_that_ask_at_once_one_holds_it() -> None:
         wait_until_blocked()
         rival.commit()
 
-        assert (first, asking.result(20)) == (True, False)
+        assert (first, asking.result(TIMEOUT)) == (True, False)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -83,4 +83,4 @@ def test_of_two_that_want_an_ended_lease_at_once_one_holds_it() -> None:
         wait_until_blocked()
         rival.commit()
 
-        assert (first, asking.result(20)) == (True, False)
+        assert (first, asking.result(TIMEOUT)) == (True, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import connection  # noqa: F401 - the condition of needs_compiling reads it
 
-from django_jobs.models import Job, Queue, marks
+from django_jobs.models import Job, Queue, marks, turn
 from django_jobs.models.marks import HOLD, Marks
 from tests import tasks
 
@@ -14,6 +14,12 @@ from .own_sessions import needs_compiling
 from .rows import WORKER, start_worker
 
 SLOW = 0.5
+
+
+@pytest.fixture(autouse=True)
+def no_turn_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave it to the tests what is slow, unlike elsewhere; but let every turn claim."""
+    monkeypatch.setattr(turn, "LONGEST_WAIT", 3600.0)
 
 
 @pytest.fixture

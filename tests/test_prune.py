@@ -12,7 +12,7 @@ from django_jobs.models import Attempt, Job, Result
 from django_jobs.signals import jobs_pruned
 from django_jobs.states import FINISHED, UNFINISHED, JobState
 
-from .rivals import Rival, let_pass, wait_until_blocked
+from .rivals import TIMEOUT, Rival, let_pass, wait_until_blocked
 from .rows import claimed, job_in, outcome, row, start_worker, write
 
 pytestmark = pytest.mark.django_db
@@ -103,7 +103,7 @@ def test_two_prunes_at_once_delete_each_job_once() -> None:
         pruning = second.start(Job.objects.all().prune, 10)
         let_pass(pruning)
         rival.commit()
-        second_count = pruning.result(20)
+        second_count = pruning.result(TIMEOUT)
 
     assert (first_count, second_count) == (2, 2)
     assert Job.objects.count() == 0
@@ -118,7 +118,7 @@ def test_a_job_that_is_just_being_requeued_is_not_deleted() -> None:
         pruning = second.start(Job.objects.all().prune)
         let_pass(pruning)
         rival.commit()
-        pruned = pruning.result(20)
+        pruned = pruning.result(TIMEOUT)
 
     assert pruned == 1
     assert row(requeued).state == JobState.READY
@@ -134,7 +134,7 @@ def test_a_requeue_of_a_job_that_is_just_being_deleted_moves_nothing() -> None:
         requeueing = second.start(Job.objects.filter(pk=pk).requeue)
         wait_until_blocked()
         rival.commit()
-        moved = requeueing.result(20)
+        moved = requeueing.result(TIMEOUT)
 
     assert moved == 0
     assert Job.objects.count() == Result.objects.count() == 0

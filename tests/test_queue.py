@@ -15,7 +15,7 @@ from django_jobs.models import Queue
 from django_jobs.models.queue import matches
 from django_jobs.signals import queue_paused, queue_resumed
 
-from .rivals import Rival, wait_until_blocked
+from .rivals import TIMEOUT, Rival, wait_until_blocked
 
 pytestmark = pytest.mark.django_db
 
@@ -115,7 +115,7 @@ def test_two_that_declare_one_queue_at_once_agree() -> None:
         declaring = second.start(Queue.objects.declare_all, ["mail", "reports"])
         wait_until_blocked()
         rival.commit()
-        declaring.result(20)
+        declaring.result(TIMEOUT)
 
     assert sorted(Queue.objects.values_list("name", flat=True)) == ["mail", "reports"]
 

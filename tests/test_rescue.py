@@ -11,7 +11,7 @@ from django_jobs.models.rescue import rescue_lost
 from django_jobs.signals import job_rescued, worker_lost
 from django_jobs.states import JobState, WorkerState
 
-from .rivals import Rival, let_pass
+from .rivals import TIMEOUT, Rival, let_pass
 from .rows import LEASE, claim, claimed, end_lease, row, start_worker, values
 
 pytestmark = pytest.mark.django_db
@@ -184,7 +184,7 @@ def test_two_rescues_at_once_take_each_job_once() -> None:
         rescuing = second.start(rescue_lost)
         let_pass(rescuing)
         rival.commit()
-        second_count = rescuing.result(20)
+        second_count = rescuing.result(TIMEOUT)
 
     assert first_count + second_count == 3
     assert Attempt.objects.count() == 3
@@ -201,7 +201,7 @@ def test_a_worker_whose_lease_is_just_being_renewed_is_not_lost() -> None:
         rescuing = second.start(rescue_lost)
         let_pass(rescuing)
         rival.commit()
-        rescued = rescuing.result(20)
+        rescued = rescuing.result(TIMEOUT)
 
     assert rescued == 0
     assert row(job.id).state == JobState.RUNNING

@@ -17,7 +17,7 @@ from django_jobs.worker.service import Service
 from .clocks import StillClock
 from .conftest import wait_until
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 class Loop(Service):

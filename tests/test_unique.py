@@ -13,7 +13,7 @@ from django_jobs.models import Job
 from django_jobs.signals import job_enqueued
 
 from . import tasks
-from .rivals import Rival, wait_until_blocked
+from .rivals import TIMEOUT, Rival, wait_until_blocked
 from .rows import HOUR, claim, outcome, start_worker, write
 
 
@@ -96,7 +96,7 @@ def test_of_two_sessions_that_enqueue_one_unique_key_at_once_one_waits_and_gets_
             waiting = second_rival.start(unique.enqueue)
             wait_until_blocked()
             rival.commit()
-            second = waiting.result(20)
+            second = waiting.result(TIMEOUT)
 
     assert second.id == first.id
     assert Job.objects.count() == 1

@@ -138,7 +138,7 @@ def test_a_worker_goes_on_with_such_a_row_among_its_jobs_and_tells_of_its_failur
     store(odd, "args", beyond_python("args"))
 
     try:
-        with Worker(poll_interval=0.05, shutdown_timeout=10) as worker:
+        with Worker(poll_interval=0.05, shutdown_timeout=30) as worker:
             wait_until(lambda: not Job.objects.unfinished().exists())
             wait_until(lambda: odd in told)
             is_well = worker.health()["threads"]["alive"] and not worker.is_stopping

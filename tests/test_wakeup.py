@@ -17,10 +17,10 @@ from django_jobs.worker import wakeup as wakeup_module
 from django_jobs.worker.wakeup import Wakeup
 
 from . import tasks
-from .clocks import Clock
+from .clocks import StillClock
 from .conftest import wait_until
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 pytestmark = pytest.mark.django_db(transaction=True)
 on_postgresql = pytest.mark.skipif(not connection.features.has_select_for_update, reason="PostgreSQL only")
@@ -121,9 +121,10 @@ def test_a_process_with_more_than_a_thousand_open_files_can_wait() -> None:
 def test_what_was_never_waited_on_leaves_no_file_open() -> None:
     before = psutil.Process().num_fds()
 
-    Wakeup(listens=True)
+    kept = [Wakeup(listens=True) for _ in range(100)]
 
-    assert psutil.Process().num_fds() == before
+    # Others may open or close a few meanwhile: a thread that ends, or the garbage collection.
+    assert psutil.Process().num_fds() < before + len(kept)
 
 
 # Hints
@@ -170,7 +171,7 @@ def test_a_database_that_cannot_notify_is_not_asked_again(wakeup: Wakeup, settin
 def test_a_listener_that_is_cut_off_is_replaced_after_a_while(
     wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock(monkeypatch, wakeup_module)
+    clock = StillClock(monkeypatch, wakeup_module)
     wakeup.wait(0)
     _end_listeners()
     wait_until(lambda: wakeup.wait(0.01) == set() and wakeup._listener is None)

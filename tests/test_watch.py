@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(not connection.features.has_select_for_update, reason="a database in a file always answers"),
 ]
-TIMEOUT = 20.0
+TIMEOUT = 30.0
 # What no pass of a watch takes: as many looks as lead to a cut, several times over.
 MANY = 100
 

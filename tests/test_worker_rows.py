@@ -14,7 +14,7 @@ from django_jobs.models import Worker
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.states import JobState, WorkerState
 
-from .rivals import Rival, wait_until_blocked
+from .rivals import TIMEOUT, Rival, wait_until_blocked
 from .rows import HOUR, LEASE, claimed, end_lease, row, start_worker
 
 pytestmark = pytest.mark.django_db
@@ -148,6 +148,6 @@ def test_of_two_processes_that_start_under_one_id_at_once_one_is_refused() -> No
         wait_until_blocked()
         rival.commit()
         with pytest.raises(InvalidOption, match="is in use"):
-            starting.result(20)
+            starting.result(TIMEOUT)
 
     assert Worker.objects.get().hostname == "here"

@@ -91,8 +91,7 @@ class Worker:
         self._link = link or Link()
         self._state = WorkerState.STARTING
         self._stop_requested, self._hurry = threading.Event(), threading.Event()
-        self._is_started = False
-        self._lease_lost = False
+        self._is_started = self._lease_lost = False
         factories = load_factories()
         self._announcer = Announcer(self._died)
         runner = make_runner(factories, self._show_progress)
@@ -116,10 +115,9 @@ class Worker:
             lambda gone: self.on_lease_lost(),
             self._died,
         )
-        duties = own_duties(options.heartbeat_timeout)
         leader = Leader(
             self.worker_id,
-            duties,
+            own_duties(options.heartbeat_timeout),
             lease=options.heartbeat_timeout,
             poll_interval=options.poll_interval,
             is_beating=lambda: heartbeat.is_fresh,
@@ -181,7 +179,8 @@ class Worker:
         self._stop_requested.set()
         if not self._is_started:
             return self.exit_code
-        self._is_started = False
+        # The claims first: a row that says that it stops is true, and the exchange may write it at any moment.
+        self._is_started = self._exchange.is_claiming = False
         self._state = WorkerState.STOPPING
         signals.send(signals.worker_stopping, WorkerRow, worker_id=self.worker_id)
         if self._exchange.is_alive and not self._lease_lost:
@@ -192,6 +191,7 @@ class Worker:
     def pause(self) -> None:
         """Claim nothing more until ``resume()``; running jobs go on, those that have not begun are given back."""
         if self._state == WorkerState.RUNNING:
+            self._exchange.is_claiming = False
             self._state = WorkerState.PAUSED
             self._exchange.stop_claiming()
 

@@ -115,9 +115,10 @@ def test_a_job_that_asks_for_too_much_memory_fails_alone(start: Start, ledger: L
 
 
 def test_a_worker_that_stands_still_beyond_its_lease_goes_on_where_it_was(start: Start, ledger: Ledger) -> None:
-    command = start()
+    # Leases that outlast what a busy machine does to a supervisor.
+    command = start("--heartbeat-timeout=2")
     # Another leader, which looks for dead workers too.
-    start()
+    start("--heartbeat-timeout=2")
     job = jobs.hold.enqueue()
     (begun,) = wait_until(lambda: ledger.entries("begin"))
     worker = Worker.objects.get(kind="worker", pid=begun.pid)

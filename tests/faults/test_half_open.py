@@ -116,10 +116,11 @@ def test_a_dead_listener_is_replaced_and_polling_finds_the_jobs_meanwhile(
 
 
 def test_a_listener_that_lives_is_kept(start_behind: Start, ledger: Ledger, proxy: Proxy) -> None:
-    command = start_behind("--poll-interval=0.1")
+    # It is asked as often as the worker beats, and given up when it has not answered by the next time.
+    command = start_behind("--poll-interval=0.1", "--heartbeat-interval=2")
     listener = line_of(proxy, "listener")
     # Long enough for it to be asked several times.
-    many = [jobs.pause_briefly.enqueue(0.5) for _ in range(8)]
+    many = [jobs.pause_briefly.enqueue(0.5) for _ in range(20)]
 
     wait_until_finished(many)
 

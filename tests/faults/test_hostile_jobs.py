@@ -53,7 +53,7 @@ def test_a_job_that_hangs_in_c_keeps_neither_the_others_nor_the_end(
     wait_until_finished(others)
     command.terminate()
 
-    assert command.wait(15) == 1
+    assert command.wait() == 1
     assert states_of(others) == {JobState.SUCCEEDED}
     stored = row(hanging)
     assert (stored.state, stored.max_attempts - stored.attempt) == (JobState.READY, 3)
@@ -108,7 +108,7 @@ def test_a_thread_that_a_job_has_left_behind_does_not_keep_the_command(
     after = jobs.touch.enqueue()
     wait_for_state(after, JobState.SUCCEEDED)
 
-    assert command.stop(10) == 0
+    assert command.stop() == 0
 
 
 @pytest.mark.parametrize(

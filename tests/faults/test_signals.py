@@ -51,7 +51,7 @@ def test_sigquit_ends_the_command_at_once_and_gives_its_jobs_back(
 
     stop(command)
 
-    assert command.wait(10) == 1
+    assert command.wait() == 1
     assert_given_back(*held)
     assert ledger.count("end") == 0
 
@@ -84,7 +84,7 @@ def test_five_signals_in_a_row_give_long_jobs_back(start: Start, ledger: Ledger,
         with suppress(ProcessLookupError):
             command.send_signal(number)
 
-    assert command.wait(15) == 1
+    assert command.wait() == 1
     assert_given_back(*held)
     assert "Traceback" not in command.output()
     assert Attempt.objects.count() == 2
@@ -99,7 +99,7 @@ def test_five_signals_in_a_row_let_short_jobs_end_once(start: Start, ledger: Led
         with suppress(ProcessLookupError):
             command.send_signal(signal.SIGTERM)
 
-    assert command.wait(15) in (0, 1)
+    assert command.wait() in (0, 1)
     assert states_of(many) <= {JobState.SUCCEEDED, JobState.READY}
     # Those that were given back in the middle may have said before that they ran; their history tells of it.
     start()

@@ -9,10 +9,9 @@ from django_jobs import enqueue_many
 from django_jobs.models import Attempt, Job, Worker
 from django_jobs.states import FINISHED, AttemptOutcome, JobState
 from tests import jobs
-from tests.processes import Command, wait_until, workers_of
+from tests.processes import PATIENCE, Command, wait_until, workers_of
 
-# For what takes a moment on an idle machine and much longer on a busy one. No promise: those have bounds of their own.
-PATIENCE = 30.0
+__all__ = ["PATIENCE"]
 
 
 def state_of(job: Any) -> JobState:
@@ -60,13 +59,14 @@ def wait_for_another_worker(command: Command, than: Worker, timeout: float = PAT
 def keep_busy_and_claim_ahead() -> tuple[list[Any], list[Any]]:
     """Have the only worker, with two threads, claim more than it can begin: return what it runs, and what waits.
 
-    What it runs ends when the gate is opened. What waits would take no time.
+    What it runs ends when the gate is opened. What waits would take no time; after a second it may have been given back.
     """
     # It has to know that jobs are short.
     wait_until_finished(jobs.write_nothing.enqueue_many([((), {})] * 300))
     # In one transaction, so that one claim finds them all.
     mixed = enqueue_many([*[(jobs.hold, (), {})] * 2, *[(jobs.touch, (), {})] * 20])
     busy, waiting = mixed[:2], mixed[2:]
-    claimed = Job.objects.running().filter(pk__in=[job.id for job in waiting])
-    wait_until(claimed.exists, timeout=PATIENCE, message="jobs claimed ahead")
+    ids = [job.id for job in waiting]
+    claimed, given_back = Job.objects.running().filter(pk__in=ids), Attempt.objects.filter(job__in=ids)
+    wait_until(lambda: claimed.exists() or given_back.exists(), message="jobs claimed ahead")
     return busy, waiting

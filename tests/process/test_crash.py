@@ -177,11 +177,11 @@ def test_a_killed_worker_is_replaced_though_processes_that_it_forked_live_on(sta
 
 
 def test_a_worker_whose_interpreter_is_held_by_c_code_is_not_taken_for_dead(start: Start, ledger: Ledger) -> None:
-    command = start()
+    command = start("--heartbeat-timeout=2")
     worker = worker_of(command)
     # Its leader looks for dead workers too.
-    start()
-    jobs_of_the_first = jobs.hold_interpreter.enqueue(3)
+    start("--heartbeat-timeout=2", "--queue=mail")
+    jobs_of_the_first = jobs.hold_interpreter.enqueue(6)
     wait_until(lambda: ledger.count("begin") == 1)
 
     # Three times the heartbeat timeout.

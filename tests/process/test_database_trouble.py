@@ -185,7 +185,7 @@ def test_a_worker_that_is_told_to_stop_during_an_outage_ends(start: Start, proce
         wait_until(lambda: "exchange loop failed and goes on" in command.output(), message="the worker to notice")
         command.terminate()
         # Nothing was running, so nothing is left undone.
-        assert command.wait(15) == 0
+        assert command.wait() == 0
 
     assert "its row does not say so" in command.output()
 

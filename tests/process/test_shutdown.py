@@ -87,7 +87,7 @@ def test_the_second_signal_ends_running_jobs_now(start: Start, ledger: Ledger, s
 
     stop(command)
 
-    assert command.wait(10) == 1
+    assert command.wait() == 1
     for job in held:
         assert_given_back(job)
     assert ledger.count("end") == 0
@@ -102,8 +102,8 @@ def test_a_job_longer_than_the_shutdown_timeout_is_ready_again(start: Start, led
 
     command.terminate()
 
-    wait_for_state(job, JobState.READY, timeout=10)
-    assert command.wait(10) == 1
+    wait_for_state(job, JobState.READY)
+    assert command.wait() == 1
     assert_given_back(job)
     assert ledger.count("end") == 0
     # It is as good as new: it runs on the next worker.
@@ -210,7 +210,7 @@ class TestInOneProcess:
 
         command.send_signal(signal.SIGINT)
 
-        assert command.wait(10) == 1
+        assert command.wait() == 1
         assert_given_back(job)
 
     def test_a_stubborn_job_does_not_keep_the_process(self, start: Start, ledger: Ledger) -> None:
@@ -220,7 +220,7 @@ class TestInOneProcess:
 
         command.terminate()
 
-        assert command.wait(10) == 1
+        assert command.wait() == 1
         assert_given_back(job)
 
 
@@ -235,4 +235,4 @@ def test_a_storm_of_signals_ends_the_worker_all_the_same(start: Start, processes
             os.kill(worker.pid, signal.SIGTERM)
     command.terminate()
 
-    assert command.wait(15) == 0
+    assert command.wait() == 0
