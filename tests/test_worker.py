@@ -31,7 +31,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # Short, so that the rows of the workers tell soon what the workers do.
 QUICK = {"poll_interval": 0.05, "heartbeat_interval": 0.1, "heartbeat_timeout": 20, "shutdown_timeout": 10}
-LOOPS = {"exchange", "announcer", "heartbeat", "leader", "threads", "event loop"}
+LOOPS = {"exchange", "announcer", "deadlines", "heartbeat", "leader", "threads", "event loop"}
 
 Start = Callable[..., Worker]
 
