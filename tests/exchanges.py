@@ -36,7 +36,7 @@ class Hand:
         runner = make_runner([], ignore_progress)
         self.threads = ThreadExecutor(self.options.concurrency, runner, _ignore, _ignore, Deadlines())
         self.loop = LoopExecutor(self.options.async_concurrency, runner, _ignore, _ignore, Deadlines())
-        self.capacity = Capacity(self.threads, self.loop, self.options.claim_ahead)
+        self.capacity = Capacity(self.threads, self.loop, self.options.claim_ahead, self.options.kind)
         self.announcer = Announcer()
         self.exchange = Exchange(WORKER, self.options, self.capacity, self.announcer, owner=self)
 

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from .. import conf, notifications
 from ..exceptions import InvalidOption
 from ..models import Job, Queue, Worker
+from ..models.claim import ANY, Kind
 from ..models.database import from_now
 from ..models.job_queryset import JobQuerySet
 from ..models.rescue import RESCUE_BATCH, rescue_lost
@@ -48,8 +49,10 @@ def declare_queues() -> int:
     return len(missing)
 
 
-def bring_up_jobs(patterns: Sequence[str]) -> bool:
+def bring_up_jobs(patterns: Sequence[str], kind: Kind = ANY) -> bool:
     """Declare queues and make due jobs ready, as the leader does; say whether a worker of these queues finds jobs now.
+
+    ``kind`` is which jobs of them it takes.
 
     Asked anew, not of what was done here: a leader may have done it just before.
     """
@@ -57,7 +60,8 @@ def bring_up_jobs(patterns: Sequence[str]) -> bool:
     while Job.objects.stage_due():
         pass
     served = set(Queue.objects.served_by(patterns))
-    return any(name in served for name in Job.objects.ready_queues())
+    taken = kind.of(Job.objects.ready())
+    return any(name in served and taken.filter(queue_name=name).exists() for name in Job.objects.ready_queues())
 
 
 def prune() -> None:

@@ -103,7 +103,7 @@ class Worker:
         at_once = options.concurrency if runner.needs_thread else options.async_concurrency
         at_once = min(at_once, options.async_concurrency)
         self._loop = LoopExecutor(at_once, runner, self._done, self._died, self._deadlines)
-        self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
+        self._capacity = Capacity(self._threads, self._loop, options.claim_ahead, options.kind)
         self._exchange = Exchange(
             self.worker_id, options, self._capacity, self._announcer, owner=self, on_death=self._died
         )
@@ -285,8 +285,8 @@ class Worker:
             supervisor=self._supervisor,
             versions=identity.versions(),
             tags=identity.tags_of(self.worker_id, list(options.tags)),
-            queues=list(options.queues),
             concurrency=options.concurrency,
+            **options.served,
         )
 
     def pulse(self) -> None:
@@ -314,7 +314,7 @@ class Worker:
 
     def on_nothing_left(self) -> None:
         """End a burst, unless jobs have come up since the exchange looked: of new queues, or due by now."""
-        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues):
+        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues, self.options.kind):
             self._exchange.look_soon()
             return
         self._link.say_drained()
