@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from .. import conf, notifications
 from ..exceptions import InvalidOption
 from ..models import Job, Queue, Worker
+from ..models.ageing import raise_waiting
 from ..models.claim import ANY, Kind
 from ..models.database import from_now
 from ..models.job_queryset import JobQuerySet
@@ -101,6 +102,7 @@ def own_duties(heartbeat_timeout: float) -> list[Duty]:
     return [
         Duty("rescue", min(2.5, heartbeat_timeout / 4), rescue),
         Duty("declare queues", 2.0, declare_queues),
+        Duty("raise priorities", 1.0, raise_waiting),
         Duty("prune", 60.0, prune),
         Duty("forget workers", 300.0, forget_workers),
     ]
