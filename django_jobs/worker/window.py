@@ -71,7 +71,7 @@ class TimedWindow(Window):
             self._deadlines.watch(self, self._deadline)
 
     def _stop_clock(self) -> None:
-        """Note when the job has ended. May be called again, and where no clock is set."""
+        """Note when the job has ended. May be called again, and where no clock was set."""
         if self._deadline is not None and self._ended_at is None:
             self._ended_at = time.monotonic()
 

@@ -53,7 +53,8 @@ class _ThreadWindow(TimedWindow):
     def close(self) -> None:
         while True:
             try:
-                self._stop_clock()
+                if self._deadline is not None:
+                    self._stop_clock()
                 with self._lock:
                     self._job = None
                     if self._request is not None:
