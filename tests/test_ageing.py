@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django_jobs.models import Job, Queue, ageing
 from django_jobs.models.ageing import raise_waiting
 from django_jobs.models.database import from_now, lock_rows
+from django_jobs.notifications import can_notify
 from django_jobs.states import JobState
 
 from . import tasks
@@ -387,6 +388,21 @@ def test_a_claim_does_not_wait_for_jobs_that_are_being_raised() -> None:
 
     assert taken == [fresh]
     assert priority_of(raised) == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_found_them_locked_are_told_to_look_again() -> None:
+    if not can_notify(connection):
+        pytest.skip("This database sends no notifications: workers poll.")
+    waiting(HOUR)
+    with CaptureQueriesContext(connection) as queries:
+        raise_waiting()
+    Queue.objects.update(raise_after=None)
+    with CaptureQueriesContext(connection) as queries_in_vain:
+        raise_waiting()
+
+    told = [[query["sql"] for query in each if "ready default" in query["sql"]] for each in (queries, queries_in_vain)]
+    assert [len(hints) for hints in told] == [1, 0]
 
 
 @needs_row_locks

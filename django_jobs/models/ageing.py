@@ -19,6 +19,7 @@ from django.db.models import BooleanField, DurationField, ExpressionWrapper, F, 
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, Now
 
+from .. import notifications
 from ..conf import LARGEST_PRIORITY, LONGEST_DURATION, SMALLEST_PRIORITY
 from .claim import PLACE
 from .database import exclusive, lock_free_rows
@@ -78,7 +79,11 @@ def _raise_level(rule: Rule, priority: int) -> int:
     with exclusive():
         free = list(lock_free_rows(level.filter(pk__in=ids)).values_list("pk", flat=True))
         larger = min(priority + rule.by, LARGEST_PRIORITY)
-        return level.filter(pk__in=free).update(priority=larger, raised=F("raised") + 1)
+        raised = level.filter(pk__in=free).update(priority=larger, raised=F("raised") + 1)
+        if raised:
+            # A worker that found them locked looks again.
+            notifications.hint(notifications.READY, rule.queue_name)
+    return raised
 
 
 def _overdue(level: JobQuerySet, after: timedelta) -> Sequence[int]:
