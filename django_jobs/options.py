@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LONGEST_PATH = 255
 LONGEST_QUEUE_NAME = 100
 MOST_ATTEMPTS = 32767
+MOST_SLOTS = 2_147_483_647
 
 Argument = TypeVar("Argument")
 # What is the same for every job of a task, or made of the arguments of each.
@@ -63,6 +64,7 @@ def check_options(task: Task) -> None:
         raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
     _check_atomic(task, refuse)
     _check_timeout(task, refuse)
+    _check_slot(task, refuse)
     for option in ("retry_on", "ignore_on"):
         object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
     given: Any = task.aliases
@@ -80,6 +82,14 @@ def check_options(task: Task) -> None:
         raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
     if not isinstance(task.meta, Mapping):
         raise refuse(f"meta is a dict, not {task.meta!r}.")
+
+
+def _check_slot(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
+    key, limit = task.concurrency_key, task.concurrency_limit
+    if not callable(key) and key and not is_key(key):
+        raise refuse(f"concurrency_key is a text of up to {LONGEST_PATH} characters or a callable, not {key!r}.")
+    if not callable(limit) and not is_limit(limit):
+        raise refuse(f"concurrency_limit is a whole number from 1 to {MOST_SLOTS} or a callable, not {limit!r}.")
 
 
 def _check_atomic(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
@@ -105,6 +115,16 @@ def _check_timeout(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
             f"timedelta, not {given!r}. Leave it out for none."
         )
     object.__setattr__(task, "timeout", float(seconds))
+
+
+def is_key(value: object) -> bool:
+    """Say whether ``value`` is a text that can be a concurrency key."""
+    return is_name(value, LONGEST_PATH)
+
+
+def is_limit(value: object) -> bool:
+    """Say whether ``value`` is a number of jobs that may be ready or running at once."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SLOTS
 
 
 def is_name(value: object, longest: int) -> bool:

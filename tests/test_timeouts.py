@@ -16,7 +16,7 @@ from django_jobs.compat import InvalidTask
 from django_jobs.conf import LONGEST_DURATION
 from django_jobs.context import JobContext
 from django_jobs.exceptions import JobCancelled, JobInterrupted, JobTimeout
-from django_jobs.models import Job
+from django_jobs.models import Job, Queue
 from django_jobs.outcomes import ClaimedJob, Outcome
 from django_jobs.states import AttemptOutcome, JobState
 from django_jobs.worker import deadlines, window
@@ -27,6 +27,7 @@ from . import tasks
 from .attempts import claimed_job, history
 from .clocks import StillClock
 from .conftest import wait_until
+from .exchanges import Hand, enqueue
 from .executors import AsyncGate, Gate, Loop, Threads
 from .rows import claim, row, start_worker, state_of, write
 from .worker_tasks import (
@@ -119,6 +120,26 @@ def test_each_job_has_its_own_timeout_in_its_row() -> None:
     assert [row(result.id).timeout for result in (single, *many)] == [1.5, 2.0, None]
     start_worker()
     assert [job.timeout for job in claim()] == [1.5, 2.0, None]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_says_nothing_has_the_timeout_of_its_queue_as_it_is_when_it_is_claimed() -> None:
+    Queue.objects.declare("default", timeout=5)
+    enqueue(1)
+    enqueue(1, timeout=7)
+    with Hand(concurrency=10) as hand:
+        hand.settle()
+        of_queue, own = hand.begin(), hand.begin()
+        Queue.objects.update(timeout=9.5)
+        enqueue(1)
+        hand.look()
+        changed = hand.begin()
+        Queue.objects.update(timeout=None)
+        enqueue(1)
+        hand.look()
+        without = hand.begin()
+
+    assert [job.timeout for job in (of_queue, own, changed, without)] == [5.0, 7.0, 9.5, None]
 
 
 # Whom it stops

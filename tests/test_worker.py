@@ -26,7 +26,7 @@ from . import tasks
 from .conftest import wait_until
 from .executors import Gate
 from .rows import HOUR, row, start_worker, state_of
-from .worker_tasks import do, do_async, doing, raising
+from .worker_tasks import do, do_async, doing, raising, returning
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -366,13 +366,16 @@ def test_stats_count_attempts(start: Start) -> None:
 
 
 def test_an_attempt_that_timed_out_counts_as_failed(start: Start) -> None:
-    worker, job = start(), do.using(timeout=0.05, max_attempts=1).enqueue(doing(Gate()))
+    Queue.objects.declare("default", timeout=0.05)
+    worker, job = start(), do.using(max_attempts=1).enqueue(doing(Gate()))
+    spared = do.using(timeout=600).enqueue(returning(1))
 
     wait_for(job, JobState.FAILED)
 
+    wait_for(spared, JobState.SUCCEEDED)
     assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
-    wait_until(lambda: worker.stats()["failed"] == 1)
-    assert worker.stats()["processed"] == 1
+    wait_until(lambda: worker.stats()["processed"] == 2)
+    assert worker.stats()["failed"] == 1
 
 
 def test_health_tells_of_every_loop(start: Start) -> None:

@@ -126,19 +126,19 @@ def test_jobs_of_other_priorities_are_no_reason_to_go_on() -> None:
     enqueue_each(-10, 10)
 
     assert duties.bring_up_jobs(["*"])
-    assert duties.bring_up_jobs(["*"], Kind(lowest=10))
-    assert duties.bring_up_jobs(["*"], Kind(highest=-10))
-    assert not duties.bring_up_jobs(["*"], Kind(lowest=11))
-    assert not duties.bring_up_jobs(["*"], Kind(highest=-11))
-    assert not duties.bring_up_jobs(["*"], Kind(lowest=-9, highest=9))
+    assert duties.bring_up_jobs(["*"], kind=Kind(lowest=10))
+    assert duties.bring_up_jobs(["*"], kind=Kind(highest=-10))
+    assert not duties.bring_up_jobs(["*"], kind=Kind(lowest=11))
+    assert not duties.bring_up_jobs(["*"], kind=Kind(highest=-11))
+    assert not duties.bring_up_jobs(["*"], kind=Kind(lowest=-9, highest=9))
 
 
 def test_jobs_of_the_right_priority_in_another_queue_are_no_reason_to_go_on() -> None:
     enqueue_each(10, queue_name="other")
     enqueue_each(0, queue_name="mine")
 
-    assert not duties.bring_up_jobs(["mine"], Kind(lowest=10))
-    assert duties.bring_up_jobs(["other"], Kind(lowest=10))
+    assert not duties.bring_up_jobs(["mine"], kind=Kind(lowest=10))
+    assert duties.bring_up_jobs(["other"], kind=Kind(lowest=10))
 
 
 @pytest.mark.django_db(transaction=True)
