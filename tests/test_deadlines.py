@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,27 @@ def test_a_deadline_that_comes_while_others_are_looked_at_is_met(running: Deadli
     running.watch(Adding(), time.monotonic())
 
     assert late.is_over.wait(TIMEOUT)
+
+
+def test_a_deadline_that_comes_when_the_next_one_has_just_been_found_wakes_the_loop(clock: StillClock) -> None:
+    deadlines, late = Deadlines(), Noting()
+
+    class Meddling(dict[Any, float]):
+        copies = 0
+
+        def copy(self) -> dict[Any, float]:
+            found = dict(self)
+            self.copies += 1
+            if self.copies == 2:
+                deadlines.watch(late, clock.monotonic() + 5)
+            return found
+
+    deadlines._deadlines = Meddling()
+    deadlines._next = clock.monotonic()
+
+    pause = deadlines.run_once()
+
+    assert (pause, deadlines._woken.is_set()) == (60, True)
 
 
 def test_one_that_raises_keeps_nobody_else_from_hearing_of_its_time() -> None:

@@ -389,6 +389,17 @@ def test_a_job_is_interrupted_once(threads: Threads, clock: StillClock) -> None:
     assert type(threads.outcome().exception) is JobTimeout
 
 
+def test_a_job_may_say_itself_that_it_has_no_time_left(threads: Threads) -> None:
+    def body() -> None:
+        raise JobTimeout
+
+    threads.begin(body, do.using(timeout=LIMIT))
+
+    outcome = threads.outcome()
+    assert (outcome.verb, outcome.failure.exception_class) == ("retry", ERROR)
+    assert outcome.failure.message == "The attempt took longer than its timeout of 10 s."
+
+
 def test_an_error_that_follows_from_the_interrupt_is_shown_with_it(threads: Threads, clock: StillClock) -> None:
     def body(gate: Gate) -> None:
         try:

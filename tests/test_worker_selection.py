@@ -15,7 +15,7 @@ from django_jobs.models.database import exclusive
 from django_jobs.models.marks import Marks
 from django_jobs.models.turn import turn_of
 from django_jobs.states import JobState
-from django_jobs.worker import Worker, duties
+from django_jobs.worker import Worker, capacity, duties
 from django_jobs.worker.options import WorkerOptions, resolve_options
 
 from . import tasks
@@ -117,6 +117,22 @@ def test_an_exchange_claims_what_its_options_say() -> None:
         held = hand.settle()
 
     assert set(held) == {ids[0], ids[10], ids[50]}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_whatever_a_worker_has_room_for_it_keeps_to_its_range(
+    monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    paths = frozenset({tasks.add_async.path} if asynchronous else ())
+    monkeypatch.setattr(capacity, "async_paths", lambda: paths)
+    rooms = Hand(min_priority=5, max_priority=50).capacity
+
+    kinds = [rooms.wanted()]
+    rooms._on_loop = 100
+    kinds.append(rooms.wanted())
+
+    assert [(wanted.kind.lowest, wanted.kind.highest) for wanted in kinds if wanted] == [(5, 50)] * 2
+    assert [wanted.kind.paths for wanted in kinds if wanted] == [frozenset(), paths]
 
 
 # When a burst is done

@@ -56,8 +56,8 @@ class TimedWindow(Window):
 
     @property
     def is_out_of_time(self) -> bool:
-        """Say whether the job still runs, and its time is over."""
-        return self._deadline is not None and self._ended_at is None and time.monotonic() >= self._deadline
+        """Say whether the time is over of the job that runs."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def time_left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
