@@ -44,7 +44,7 @@ class _LikeJobs:
 
 
 class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
-    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. ``run_after`` is not waited for."""
+    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. Neither ``run_after`` nor ``timeout`` counts."""
 
     task_class = Task
     supports_defer = True
