@@ -18,6 +18,9 @@ from django.conf import settings
 
 from .exceptions import InvalidOption
 
+# What Django lets a priority be.
+SMALLEST_PRIORITY, LARGEST_PRIORITY = -100, 100
+
 
 class Setting(NamedTuple):
     """One key of DJANGO_JOBS. ``kind`` is the type of its value; ``least`` the smallest number it takes."""
@@ -54,6 +57,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("APP_VERSION", "", str, "text", "The version of the project, shown with each worker."),
         _option("WORKER_ID", "", str, "text", "The worker's name; empty makes host-pid-hex, unique per start."),
         _option("TAGS", [], list, "tags", "Tags stored with the worker, besides the automatic ones."),
+        _option(
+            "MIN_PRIORITY", SMALLEST_PRIORITY, int, "priority", "Take no jobs of a smaller priority.", SMALLEST_PRIORITY
+        ),
+        _option(
+            "MAX_PRIORITY", LARGEST_PRIORITY, int, "priority", "Take no jobs of a larger priority.", SMALLEST_PRIORITY
+        ),
         _option("CONCURRENCY", 10, int, "jobs", "How many jobs of plain functions run at once in a worker.", 1),
         _option("ASYNC_CONCURRENCY", 100, int, "jobs", "How many async def jobs run at once in a worker.", 1),
         _option(
@@ -178,6 +187,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise InvalidOption(
             f"HEARTBEAT_TIMEOUT ({timeout:g} s) must be longer than HEARTBEAT_INTERVAL ({interval:g} s), or every "
             "worker looks dead between two beats. Three times the interval is a good value."
+        )
+    lowest, highest = options["MIN_PRIORITY"], options["MAX_PRIORITY"]
+    if highest > LARGEST_PRIORITY or lowest > highest:
+        raise InvalidOption(
+            f"MIN_PRIORITY ({lowest}) and MAX_PRIORITY ({highest}) say which jobs a worker takes: from the first to the "
+            f"second, both between {SMALLEST_PRIORITY} and {LARGEST_PRIORITY}."
         )
     if options["LOG_FORMAT"] not in ("text", "json"):
         raise InvalidOption(f"LOG_FORMAT is 'text' or 'json', not {options['LOG_FORMAT']!r}.")

@@ -29,6 +29,11 @@ def never_interrupted() -> Interrupt | None:
     return None
 
 
+def never_over() -> float | None:
+    """Say that the job has no timeout, or that nobody watches it."""
+    return None
+
+
 class JobContext(TaskContext):
     """The job that is running, for the task's function. Its attributes cannot be set; ``meta`` can be filled.
 
@@ -37,7 +42,7 @@ class JobContext(TaskContext):
     which is called when the job asks for it: most do not, and making one costs more than the rest of the context.
     """
 
-    __slots__ = ("_result", "asked_to_stop", "job_id", "meta", "number", "report")
+    __slots__ = ("_result", "_time_left", "asked_to_stop", "job_id", "meta", "number", "report")
 
     _result: Any
     job_id: int | None
@@ -45,6 +50,7 @@ class JobContext(TaskContext):
     number: int | None
     report: Callable[[int, Progress], None]
     asked_to_stop: Callable[[], Interrupt | None]
+    _time_left: Callable[[], float | None]
 
     def __init__(
         self,
@@ -55,6 +61,7 @@ class JobContext(TaskContext):
         number: int | None = None,
         report: Callable[[int, Progress], None] = ignore_progress,
         asked_to_stop: Callable[[], Interrupt | None] = never_interrupted,
+        time_left: Callable[[], float | None] = never_over,
     ) -> None:
         put = object.__setattr__
         put(self, "_result", task_result)
@@ -63,6 +70,7 @@ class JobContext(TaskContext):
         put(self, "number", number)
         put(self, "report", report)
         put(self, "asked_to_stop", asked_to_stop)
+        put(self, "_time_left", time_left)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"The context of a job is read-only: {name} cannot be set. What to keep goes into meta.")
@@ -92,8 +100,13 @@ class JobContext(TaskContext):
             text = str(message)[:500].replace("\x00", "\ufffd").encode(errors="replace").decode()
             self.report(self.job_id, {"done": done, "total": total, "message": text})
 
+    @property
+    def time_left(self) -> float | None:
+        """The seconds until this attempt's timeout, 0.0 when it is over; None without a timeout."""
+        return self._time_left()
+
     def check(self) -> None:
-        """Raise JobCancelled or JobInterrupted if somebody wants this job to stop; else return.
+        """Raise JobCancelled or JobInterrupted if somebody wants this job to stop, JobTimeout if it is out of time.
 
         For long loops that hold off interrupts, and for code that wants to stop at a place of its choice.
         """

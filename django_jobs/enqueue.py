@@ -96,6 +96,7 @@ def _options(task: DjangoTask, backend: str) -> Options:
         run_after=task.run_after,
         delay=ours.delay if ours else None,
         unique_key=ours.unique_key if ours else None,
+        timeout=ours.timeout if ours else None,
         **fixed_slot(task),
     )
 

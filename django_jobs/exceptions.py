@@ -88,5 +88,9 @@ class JobCancelled(Interrupt):
     """Somebody cancelled the job. Also the error of a cancelled job's result."""
 
 
+class JobTimeout(Interrupt):
+    """The attempt has taken longer than the job's ``timeout``: it has failed, and is retried as after an error."""
+
+
 class JobInterrupted(Interrupt):
     """The worker is shutting down; the job is given back and its attempt does not count."""

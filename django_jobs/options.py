@@ -8,6 +8,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from .compat import InvalidTask
+from .conf import LONGEST_DURATION
 from .retries import Backoff, to_seconds
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def check_options(task: Task) -> None:
     if not callable(task.backoff):
         raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
     _check_atomic(task, refuse)
+    _check_timeout(task, refuse)
     _check_slot(task, refuse)
     for option in ("retry_on", "ignore_on"):
         object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
@@ -98,6 +100,21 @@ def _check_atomic(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
             "atomic=True needs a plain function: an async def function cannot keep a transaction open over its awaits. "
             "Make it def, or write what belongs together in sync_to_async() with transaction.atomic()."
         )
+
+
+def _check_timeout(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
+    given: Any = task.timeout
+    if given is None:
+        return
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    # Not a number is not between the two either.
+    if not is_number or not 0 < seconds <= LONGEST_DURATION:
+        raise refuse(
+            f"timeout is a number of seconds, more than 0 and at most {LONGEST_DURATION:.0f} (ten years), or a "
+            f"timedelta, not {given!r}. Leave it out for none."
+        )
+    object.__setattr__(task, "timeout", float(seconds))
 
 
 def is_key(value: object) -> bool:

@@ -44,7 +44,7 @@ class _LikeJobs:
 
 
 class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
-    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. ``run_after`` is not waited for."""
+    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. Neither ``run_after`` nor ``timeout`` counts."""
 
     task_class = Task
     supports_defer = True
@@ -77,7 +77,8 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
 
     Jobs that these jobs enqueue are run too. Scheduled ones, retries among them, are run when they are due; with
     ``include_scheduled`` all are taken as due, but for a job that is not declared or whose arguments do not fit: that
-    waits, as it does for a worker. Stops after ``limit`` attempts. Receivers are called before this returns.
+    waits, as it does for a worker. Stops after ``limit`` attempts. Receivers are called before this returns. Nobody watches
+    the time: a job runs as long as it takes, whatever its ``timeout``.
 
     A job that breaks the test's transaction with an error of the database is rolled back; a worker, outside of any
     transaction, would keep what it wrote before.
@@ -134,8 +135,9 @@ def _queues_in_order() -> list[str]:
 def _execute(job: Any) -> Any:
     from .models.completion import write_progress
     from .worker.capacity import async_paths
-    from .worker.execution import Window, make_runner
+    from .worker.execution import make_runner
     from .worker.middleware import load_factories
+    from .worker.window import Window
 
     # Written afterwards: an async job shows its progress where no query may be made.
     shown: dict[int, Any] = {}

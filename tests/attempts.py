@@ -10,8 +10,9 @@ from asgiref.sync import async_to_sync
 from django_jobs.context import Progress, ignore_progress
 from django_jobs.models import Attempt, Job, Worker
 from django_jobs.outcomes import ClaimedJob, Outcome
-from django_jobs.worker.execution import Window, make_runner
+from django_jobs.worker.execution import make_runner
 from django_jobs.worker.middleware import Factory
+from django_jobs.worker.window import Window
 
 from .rows import WORKER, claim, row, start_worker, write
 

@@ -12,6 +12,7 @@ from django_jobs.outcomes import ClaimedJob, Outcome
 from django_jobs.states import JobState, WorkerState
 from django_jobs.worker.announcer import Announcer
 from django_jobs.worker.capacity import Capacity
+from django_jobs.worker.deadlines import Deadlines
 from django_jobs.worker.exchange import Exchange
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
@@ -33,9 +34,9 @@ class Hand:
         self.options = resolve_options(flags, once=once, burst=burst)
         self.calls: list[str] = []
         runner = make_runner([], ignore_progress)
-        self.threads = ThreadExecutor(self.options.concurrency, runner, _ignore, _ignore)
-        self.loop = LoopExecutor(self.options.async_concurrency, runner, _ignore, _ignore)
-        self.capacity = Capacity(self.threads, self.loop, self.options.claim_ahead)
+        self.threads = ThreadExecutor(self.options.concurrency, runner, _ignore, _ignore, Deadlines())
+        self.loop = LoopExecutor(self.options.async_concurrency, runner, _ignore, _ignore, Deadlines())
+        self.capacity = Capacity(self.threads, self.loop, self.options.claim_ahead, self.options.kind)
         self.announcer = Announcer()
         self.exchange = Exchange(WORKER, self.options, self.capacity, self.announcer, owner=self)
 

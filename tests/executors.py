@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 
 from django_jobs.context import ignore_progress
 from django_jobs.outcomes import ClaimedJob, Outcome
+from django_jobs.worker.deadlines import Deadlines
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
 from django_jobs.worker.executors.threads import ThreadExecutor
@@ -32,7 +33,10 @@ class Threads:
     def __init__(self, size: int) -> None:
         self.outcomes: Queue[Outcome] = Queue()
         self.deaths: Queue[object] = Queue()
-        self.executor = ThreadExecutor(size, make_runner([], ignore_progress), self.outcomes.put, self.deaths.put)
+        # Its passes are the test's.
+        self.deadlines = Deadlines()
+        runner = make_runner([], ignore_progress)
+        self.executor = ThreadExecutor(size, runner, self.outcomes.put, self.deaths.put, self.deadlines)
         self.executor.start()
 
     def outcome(self) -> Outcome:
@@ -83,7 +87,9 @@ class Loop:
         self.outcomes: Queue[Outcome] = Queue()
         self.deaths: Queue[object] = Queue()
         runner = make_runner(list(factories), ignore_progress)
-        self.executor = LoopExecutor(100, runner, self.outcomes.put, self.deaths.put)
+        # Its passes are the test's.
+        self.deadlines = Deadlines()
+        self.executor = LoopExecutor(100, runner, self.outcomes.put, self.deaths.put, self.deadlines)
         self.executor.start()
 
     def outcome(self) -> Outcome:

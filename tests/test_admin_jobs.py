@@ -289,6 +289,17 @@ def test_the_page_shows_the_attempts_with_their_errors_newest_first() -> None:
 
 
 @pytest.mark.django_db
+def test_the_page_shows_how_long_an_attempt_may_take_and_that_one_took_longer() -> None:
+    job = stored(timeout=90)
+    Attempt.objects.create(job=job, number=1, worker_id="w", ended_at=timezone.now(), outcome="timed_out")
+
+    text = text_of(superuser().get(f"{JOBS}{job.pk}/change/"))
+
+    assert "Timeout: 90 s" in text
+    assert "Attempt 1 timed out" in text
+
+
+@pytest.mark.django_db
 def test_the_page_shows_only_the_newest_of_many_attempts() -> None:
     job = stored(state=JobState.FAILED)
     Attempt.objects.bulk_create(

@@ -27,7 +27,7 @@ def browser(db: None) -> Client:
 
 
 def listed(browser: Client) -> dict[str, list[str]]:
-    """Return the cells of each worker by its id: state, kind, heartbeat, queues, active, processed, failed, tags."""
+    """Return the cells of each worker by its id: state, kind, heartbeat, queues, priorities, active, processed, failed, tags."""
     return {cells[0]: cells[1:] for cells in rows_of(browser.get(WORKERS))}
 
 
@@ -47,7 +47,14 @@ def test_the_list_shows_what_a_worker_serves_and_has_done(browser: Client) -> No
 
     assert (state, kind) == ("running", "worker")
     assert re.fullmatch(r"\d+(\.\d)? s ago", heartbeat)
-    assert others == ["mail !slow", "2", "12", "3", "* gpu"]
+    assert others == ["mail !slow", "all", "2", "12", "3", "* gpu"]
+
+
+def test_a_worker_of_some_priorities_says_which(browser: Client) -> None:
+    start_worker(min_priority=10, max_priority=100)
+
+    assert "10 to 100" in listed(browser)[WORKER]
+    assert "10 to 100" in page_of(browser)
 
 
 def test_a_worker_whose_lease_has_ended_is_marked_though_its_row_says_running(browser: Client) -> None:

@@ -14,6 +14,7 @@ from django_jobs.models.claim import ANY
 from django_jobs.outcomes import ClaimedJob, Outcome
 from django_jobs.worker import capacity as capacity_module
 from django_jobs.worker.capacity import MOST_AHEAD, STUCK_AFTER, Capacity
+from django_jobs.worker.deadlines import Deadlines
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
 from django_jobs.worker.executors.threads import ThreadExecutor
@@ -40,8 +41,9 @@ class Parts:
 
     def __init__(self, threads: int = 2, coroutines: int = 100, claim_ahead: float = 0.05) -> None:
         runner = make_runner([], ignore_progress)
-        self.threads = ThreadExecutor(threads, runner, _ignore, _ignore)
-        self.capacity = Capacity(self.threads, Loop(coroutines, runner, _ignore, _ignore), claim_ahead)
+        self.threads = ThreadExecutor(threads, runner, _ignore, _ignore, Deadlines())
+        loop = Loop(coroutines, runner, _ignore, _ignore, Deadlines())
+        self.capacity = Capacity(self.threads, loop, claim_ahead)
         self._numbers = iter(range(1, 10**9))
 
     def job(self, path: str = PLAIN) -> ClaimedJob:

@@ -24,7 +24,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.slow, needs_compiling]
 
 QUEUES = ["default", "mail", "nothing here"]
 PATHS = frozenset({"tests.tasks.add_async"})
-KINDS = {"any": ANY, "async": Kind(PATHS, is_without=False), "not async": Kind(PATHS)}
+KINDS = {
+    "any": ANY,
+    "async": Kind(PATHS, is_without=False),
+    "not async": Kind(PATHS),
+    "some priorities": Kind(lowest=0, highest=1),
+}
 
 _COLUMNS = """(task_path, queue_name, priority, args, kwargs, state, attempt, max_attempts, worker_id, meta, backend,
     started_at, last_attempted_at, finished_at)"""

@@ -20,6 +20,7 @@ from django_jobs.exceptions import JobCancelled
 from django_jobs.models import Job
 from django_jobs.outcomes import ClaimedJob
 from django_jobs.worker import sessions
+from django_jobs.worker.deadlines import Deadlines
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
 from django_jobs.worker.middleware import Factory
@@ -237,7 +238,7 @@ def test_a_loop_may_be_stopped_at_once_and_twice(start_loop: Callable[..., Loop]
 
 
 def test_an_executor_that_was_never_started_leaves_nothing_open() -> None:
-    LoopExecutor(1, make_runner([], ignore_progress), print, print)
+    LoopExecutor(1, make_runner([], ignore_progress), print, print, Deadlines())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -17,6 +17,7 @@ from django.utils import timezone, translation
 from django_jobs import current_job
 from django_jobs.context import ignore_progress
 from django_jobs.outcomes import Outcome
+from django_jobs.worker.deadlines import Deadlines
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.threads import ThreadExecutor
 
@@ -171,7 +172,7 @@ def test_a_thread_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("nobody takes outcomes any more")
 
     deaths: Queue[object] = Queue()
-    executor = ThreadExecutor(1, make_runner([], ignore_progress), refuse, deaths.put)
+    executor = ThreadExecutor(1, make_runner([], ignore_progress), refuse, deaths.put, Deadlines())
     executor.start()
 
     executor.submit(claimed_job(do, doing(lambda: None)))

@@ -82,6 +82,8 @@ def test_a_flag_counts_also_where_it_says_what_the_default_says() -> None:
 FLAGS = {
     "WORKER_ID": ("--worker-id=w1", "w1"),
     "TAGS": ("--tag=gpu", "['gpu']"),
+    "MIN_PRIORITY": ("--min-priority=-50", "-50"),
+    "MAX_PRIORITY": ("--max-priority=50", "50"),
     "CONCURRENCY": ("-c3", "3"),
     "ASYNC_CONCURRENCY": ("--async-concurrency=3", "3"),
     "PROCESSES": ("-p0", "0"),

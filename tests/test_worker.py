@@ -16,6 +16,7 @@ from django_jobs import signals
 from django_jobs.exceptions import InvalidOption, JobsError, UnknownQueue
 from django_jobs.models import Attempt, Job, Lease, Queue
 from django_jobs.models import Worker as WorkerRow
+from django_jobs.models.database import from_now
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from django_jobs.worker import Worker
@@ -25,13 +26,13 @@ from . import tasks
 from .conftest import wait_until
 from .executors import Gate
 from .rows import HOUR, row, start_worker, state_of
-from .worker_tasks import do, do_async, doing, raising
+from .worker_tasks import do, do_async, doing, raising, returning
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Short, so that the rows of the workers tell soon what the workers do.
 QUICK = {"poll_interval": 0.05, "heartbeat_interval": 0.1, "heartbeat_timeout": 20, "shutdown_timeout": 30}
-LOOPS = {"exchange", "announcer", "heartbeat", "leader", "threads", "event loop"}
+LOOPS = {"exchange", "announcer", "deadlines", "heartbeat", "leader", "threads", "event loop"}
 
 Start = Callable[..., Worker]
 
@@ -365,6 +366,19 @@ def test_stats_count_attempts(start: Start) -> None:
     wait_until(lambda: (row_of(worker).processed, row_of(worker).failed, row_of(worker).active) == (3, 1, 0))
 
 
+def test_an_attempt_that_timed_out_counts_as_failed(start: Start) -> None:
+    Queue.objects.declare("default", timeout=0.05)
+    worker, job = start(), do.using(max_attempts=1).enqueue(doing(Gate()))
+    spared = do.using(timeout=600).enqueue(returning(1))
+
+    wait_for(job, JobState.FAILED)
+
+    wait_for(spared, JobState.SUCCEEDED)
+    assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
+    wait_until(lambda: worker.stats()["processed"] == 2)
+    assert worker.stats()["failed"] == 1
+
+
 def test_health_tells_of_every_loop(start: Start) -> None:
     worker = start()
 
@@ -419,6 +433,16 @@ def test_a_worker_alone_stages_scheduled_jobs_and_declares_queues(start: Start) 
     wait_for(scheduled, JobState.SUCCEEDED)
     wait_for(undeclared, JobState.SUCCEEDED)
     assert Queue.objects.filter(name="nobody knows").exists()
+
+
+def test_a_worker_alone_raises_the_priority_of_jobs_that_wait(start: Start) -> None:
+    Queue.objects.declare("patient", raise_after=60, raise_by=10)
+    waiting = tasks.noop.using(queue_name="patient").enqueue()
+    Job.objects.filter(pk=waiting.id).update(enqueued_at=from_now(-HOUR))
+
+    start(queues=["default"])
+
+    wait_until(lambda: row(waiting.id).priority >= 20, timeout=30)
 
 
 def test_a_worker_that_has_lost_its_lease_ends_and_leaves_its_jobs_to_others(start: Start) -> None:

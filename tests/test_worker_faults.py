@@ -258,15 +258,18 @@ def test_outcomes_outlive_a_break_of_every_connection(start: Start, caplog: pyte
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_of_which_a_part_dies_ends_and_says_so(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("part", ["_announcer", "_deadlines"])
+def test_a_worker_of_which_a_part_dies_ends_and_says_so(
+    start: Start, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
     worker, gate = start(concurrency=1), Gate()
     begun, waiting = do.enqueue(doing(gate)), tasks.noop.enqueue()
     gate.wait()
 
     # As a part dies whose own code ends its thread.
-    worker._announcer._inbox.put(None)  # type: ignore[arg-type]
-    worker._announcer.run_once = _die  # type: ignore[method-assign]
-    worker._announcer.wake()
+    loop: Any = getattr(worker, part)
+    loop.run_once = _die
+    loop.wake()
     assert worker.wait(30)
     code = worker.stop()
 

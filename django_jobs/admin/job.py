@@ -72,7 +72,7 @@ class JobAdmin(RowAdmin):
                 "fields": (
                     ("state_now", "attempts_used", "worker"),
                     "task",
-                    ("queue_name", "priority", "unique_key", "backend"),
+                    ("queue_name", "priority", "timeout_now", "unique_key", "backend"),
                 )
             },
         ),
@@ -146,6 +146,10 @@ class JobAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, job: Any) -> str:
         return display.with_note(display.state_badge(job.state, job.get_state_display()), _state_note(job))
+
+    @admin.display(description=gettext_lazy("timeout"))
+    def timeout_now(self, job: Job) -> str:
+        return display.EMPTY if job.timeout is None else f"{job.timeout:g} s"
 
     @admin.display(description=gettext_lazy("attempt"))
     def attempts_used(self, job: Job) -> str:

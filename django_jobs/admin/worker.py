@@ -12,6 +12,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..conf import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from ..models import Job, Worker
 from ..states import LIVE_WORKER, JobState
 from . import display
@@ -44,6 +45,7 @@ class WorkerAdmin(RowAdmin):
         "kind_now",
         "heartbeat",
         "serves",
+        "priorities",
         "active_jobs",
         "processed",
         "failed",
@@ -53,7 +55,7 @@ class WorkerAdmin(RowAdmin):
     search_fields = ("worker_id", "hostname")
     ordering = ("-started_at", "-pk")
     fieldsets = (
-        (None, {"fields": (("state_now", "kind_now", "heartbeat", "lease"), "serves", "tag_list")}),
+        (None, {"fields": (("state_now", "kind_now", "heartbeat", "lease"), ("serves", "priorities"), "tag_list")}),
         (gettext_lazy("Work"), {"fields": (("concurrency", "active", "processed", "failed", "memory"),)}),
         (gettext_lazy("Process"), {"fields": (("hostname", "pid", "supervisor", "started"), "version_list")}),
     )
@@ -107,6 +109,12 @@ class WorkerAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("queues"))
     def serves(self, worker: Worker) -> str:
         return _words(worker.queues)
+
+    @admin.display(description=gettext_lazy("priorities"))
+    def priorities(self, worker: Worker) -> str:
+        if (worker.min_priority, worker.max_priority) == (SMALLEST_PRIORITY, LARGEST_PRIORITY):
+            return _("all")
+        return _("%(lowest)d to %(highest)d") % {"lowest": worker.min_priority, "highest": worker.max_priority}
 
     @admin.display(description=gettext_lazy("tags"))
     def tag_list(self, worker: Worker) -> str:

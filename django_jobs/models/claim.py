@@ -16,6 +16,7 @@ from django.db import DataError
 from django.db.models import BigIntegerField, Case, DateTimeField, Exists, F, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast, Coalesce, Now
 
+from ..conf import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from ..outcomes import ClaimedJob, PastAttempt, Unreadable
 from ..states import ERROR_OUTCOMES
 from .attempt import Attempt
@@ -71,12 +72,19 @@ Row = tuple[Any, ...]
 
 
 class Kind(NamedTuple):
-    """The tasks that a claim is for: those with one of the ``paths``, or all ``without`` them."""
+    """The jobs that a claim is for: of tasks with one of the ``paths``, or all ``without`` them, in a range of priorities."""
 
     paths: frozenset[str] = frozenset()
     is_without: bool = True
+    lowest: int = SMALLEST_PRIORITY
+    highest: int = LARGEST_PRIORITY
 
     def of(self, jobs: JobQuerySet) -> JobQuerySet:
+        # What says nothing is left out: the statement stays as it is. A row written past us may have any priority.
+        if self.lowest > SMALLEST_PRIORITY:
+            jobs = jobs.filter(priority__gte=self.lowest)
+        if self.highest < LARGEST_PRIORITY:
+            jobs = jobs.filter(priority__lte=self.highest)
         if not self.paths:
             return jobs
         return jobs.exclude(task_path__in=self.paths) if self.is_without else jobs.filter(task_path__in=self.paths)

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import BooleanField, ExpressionWrapper, Field, Q, Subquery
 from django.db.models.functions import Now
 
-from ..exceptions import JobCancelled
+from ..exceptions import JobCancelled, JobTimeout
 from ..outcomes import Failure, Outcome
 from ..states import AttemptOutcome, JobState
 from .attempt import Attempt
@@ -191,12 +191,18 @@ def _attempt(outcome: Outcome) -> Attempt:
         worker_id=job.worker_id,
         started_at=job.last_attempted_at,
         ended_at=Now(),
-        outcome=_HISTORY[outcome.verb],
+        outcome=_as_history(outcome),
         exception_class=failure.exception_class[: longest["exception_class"]],
         message=failure.message,
         traceback=failure.traceback,
         fingerprint=failure.fingerprint[: longest["fingerprint"]],
     )
+
+
+def _as_history(outcome: Outcome) -> AttemptOutcome:
+    if isinstance(outcome.exception, JobTimeout) and outcome.verb in ("fail", "retry"):
+        return AttemptOutcome.TIMED_OUT
+    return _HISTORY[outcome.verb]
 
 
 def _max_length(name: str) -> int | None:

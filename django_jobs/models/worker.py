@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from ..conf import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from ..exceptions import InvalidOption
 from ..states import LIVE_WORKER, WorkerState
 from .database import JobsManager, exclusive, from_now, lock_free_rows, lock_rows
@@ -110,6 +111,8 @@ class Worker(models.Model):
     tags = models.JSONField(_("tags"), default=list)
     queues = models.JSONField(_("queues"), default=list)
     concurrency = models.PositiveIntegerField(_("concurrency"), default=0)
+    min_priority = models.SmallIntegerField(_("min priority"), default=SMALLEST_PRIORITY, db_default=SMALLEST_PRIORITY)
+    max_priority = models.SmallIntegerField(_("max priority"), default=LARGEST_PRIORITY, db_default=LARGEST_PRIORITY)
     state = models.CharField(_("state"), max_length=10, choices=WorkerState.choices, default=WorkerState.STARTING)
     started_at = models.DateTimeField(_("started at"))
     last_seen = models.DateTimeField(_("last seen"))

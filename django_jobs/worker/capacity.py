@@ -40,7 +40,9 @@ class Wanted(NamedTuple):
 class Capacity:
     """The worker's executors, as the exchange sees them. Used by the exchange thread only."""
 
-    def __init__(self, threads: ThreadExecutor, loop: LoopExecutor, claim_ahead: float) -> None:
+    def __init__(self, threads: ThreadExecutor, loop: LoopExecutor, claim_ahead: float, kind: Kind = ANY) -> None:
+        """``kind`` is what the worker takes while it has room for all of it."""
+        self._kind = kind
         self._threads = threads
         self._loop = loop
         self._claim_ahead = claim_ahead
@@ -97,12 +99,13 @@ class Capacity:
         """Return which jobs to claim: of both kinds while both have room, else of the one that has; None without room."""
         in_threads, on_loop = self._rooms()
         if not self._async_paths:
-            return Wanted(ANY, in_threads) if in_threads > 0 else None
+            return Wanted(self._kind, in_threads) if in_threads > 0 else None
         if in_threads > 0 and on_loop > 0:
-            return Wanted(ANY, min(in_threads, on_loop))
+            return Wanted(self._kind, min(in_threads, on_loop))
         if max(in_threads, on_loop) <= 0 or time.monotonic() < self._search_at:
             return None
-        return Wanted(Kind(self._async_paths, is_without=in_threads > 0), max(in_threads, on_loop), is_search=True)
+        kind = self._kind._replace(paths=self._async_paths, is_without=in_threads > 0)
+        return Wanted(kind, max(in_threads, on_loop), is_search=True)
 
     def free_for(self, kind: Kind) -> int:
         """Return how many jobs of this kind would begin at once."""

@@ -18,6 +18,8 @@ from .. import conf, notifications
 from ..exceptions import InvalidOption
 from ..models import Job, Queue, Worker
 from ..models.admission import Round, forget_unused
+from ..models.ageing import raise_waiting
+from ..models.claim import ANY, Kind
 from ..models.database import from_now
 from ..models.job_queryset import JobQuerySet
 from ..models.queue import ALL_QUEUES
@@ -50,17 +52,18 @@ def declare_queues() -> int:
     return len(missing)
 
 
-def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES) -> bool:
+def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES, kind: Kind = ANY) -> bool:
     """Declare queues, make due jobs ready and give slots out, as the leader does; say whether a worker finds jobs now.
 
-    Asked anew, not of what was done here: a leader may have done it just before.
+    ``kind`` is which jobs of its queues it takes. Asked anew, not of what was done here: a leader may have done it just before.
     """
     declare_queues()
     while Job.objects.stage_due():
         pass
     Round().look(Job.objects.all())
     served = set(Queue.objects.served_by(patterns, tags))
-    return any(name in served for name in Job.objects.ready_queues())
+    taken = kind.of(Job.objects.ready())
+    return any(name in served and taken.filter(queue_name=name).exists() for name in Job.objects.ready_queues())
 
 
 def prune() -> None:
@@ -107,6 +110,7 @@ def own_duties(heartbeat_timeout: float) -> list[Duty]:
         Duty("rescue", min(2.5, heartbeat_timeout / 4), rescue),
         Duty("declare queues", 2.0, declare_queues),
         Duty("give out slots", 1.0, lambda: slots.look(Job.objects.all())),
+        Duty("raise priorities", 1.0, raise_waiting),
         Duty("forget limits", 300.0, forget_limits),
         Duty("prune", 60.0, prune),
         Duty("forget workers", 300.0, forget_workers),

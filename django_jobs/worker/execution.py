@@ -37,6 +37,7 @@ from ..exceptions import (
     InvalidOption,
     InvalidResult,
     JobCancelled,
+    JobTimeout,
     Retry,
     Snooze,
     UnknownTask,
@@ -49,22 +50,9 @@ from .atomic import is_atomic, run_atomically
 from .failures import describe_failure
 from .middleware import AsyncCall, Call, Factory, build_async_chain, build_chain
 from .unfit import is_unfit, longer_each_time
+from .window import Window, as_timeout
 
 logger = logging.getLogger("django_jobs")
-
-
-class Window:
-    """The time in which a running job may be interrupted. Executors override what they can do."""
-
-    def open(self, job: ClaimedJob) -> None:
-        """Begin: raise at once if somebody wants the job to stop already."""
-
-    def close(self) -> None:
-        """End: after this no interrupt reaches the job's thread."""
-
-    def asked_to_stop(self) -> Interrupt | None:
-        """Return what should be raised in the job, or None."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -114,15 +102,20 @@ class Runner:
         token = set_current_job(attempt.context)
         try:
             attempt.announce_start()
-            window.open(job)
-            value = await self.acall(job)
+            value = await self._acall(job, window)
         except BaseException as error:  # noqa: BLE001 - what a job raises is its failure, not ours
             return attempt.failed(_reason_to_stop(error, window))
         else:
             return attempt.returned(value)
         finally:
-            window.close()
             reset_current_job(token)
+
+    async def _acall(self, job: ClaimedJob, window: Window) -> Any:
+        try:
+            window.open(job)
+            return await self.acall(job)
+        finally:
+            window.close()
 
 
 def cannot_begin(job: ClaimedJob, error: BaseException) -> Outcome:
@@ -166,7 +159,7 @@ class _Attempt:
         for value in (job.args, job.kwargs):
             if isinstance(value, Unreadable):
                 value.refuse()
-        self.job = job
+        self.job, self.window = job, window
         self.started = time.monotonic()
         self.meta = copy.deepcopy(job.meta) if job.meta and isinstance(job.meta, dict) else {}
         self.context = JobContext(
@@ -176,6 +169,7 @@ class _Attempt:
             number=job.attempt,
             report=report,
             asked_to_stop=window.asked_to_stop,
+            time_left=window.time_left,
         )
 
     def announce_start(self) -> None:
@@ -187,6 +181,8 @@ class _Attempt:
             signals.send(task_started, backend_class(job), task_result=self.context.task_result)
 
     def returned(self, value: Any) -> Outcome:
+        if self.window.is_late:
+            return self.failed(JobTimeout())
         duration = time.monotonic() - self.started
         try:
             result = None if value is None else clean_result(value, self.job)
@@ -200,6 +196,8 @@ class _Attempt:
             task_result = self.context.task_result
         except BaseException:  # noqa: BLE001 - the row is bad, and no other attempt would find it better
             return cannot_begin(self.job, error)
+        if self.window.is_late or isinstance(error, JobTimeout):
+            error = as_timeout(error, self.job)
         verb, delay = judge(error, self.job, task_result)
         failure = describe_failure(error)
         return self._outcome(verb=verb, duration=duration, delay=delay, failure=failure, exception=error)
@@ -221,7 +219,7 @@ def judge(error: BaseException, job: ClaimedJob, task_result: Any) -> tuple[str,
     """Return the verb that an attempt which raised ``error`` ends with, and its delay in seconds."""
     has_attempts_left = job.attempt < job.max_attempts
     match error:
-        case Interrupt():
+        case Interrupt() if not isinstance(error, JobTimeout):
             return ("cancel" if isinstance(error, JobCancelled) else "release"), 0.0
         case Cancel():
             return "cancel", 0.0

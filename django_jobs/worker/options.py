@@ -9,6 +9,7 @@ from typing import Any
 from .. import conf
 from ..exceptions import InvalidOption, UnknownQueue
 from ..models import Queue
+from ..models.claim import Kind
 from ..task import declared_tasks
 
 
@@ -22,6 +23,8 @@ class WorkerOptions:
 
     worker_id: str
     tags: tuple[str, ...]
+    min_priority: int
+    max_priority: int
     concurrency: int
     async_concurrency: int
     processes: int
@@ -36,6 +39,16 @@ class WorkerOptions:
     queues: tuple[str, ...] = ("*",)
     burst: bool = False
     once: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Which jobs of its queues the worker takes."""
+        return Kind(lowest=self.min_priority, highest=self.max_priority)
+
+    @property
+    def served(self) -> dict[str, Any]:
+        """What the worker's row says of the jobs it takes."""
+        return {name: getattr(self, name) for name in ("min_priority", "max_priority")} | {"queues": list(self.queues)}
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON holds them, to hand to a child process."""

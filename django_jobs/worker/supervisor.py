@@ -206,7 +206,7 @@ class Supervisor:
             pid=os.getpid(),
             versions=identity.versions(),
             tags=identity.tags_of(self.supervisor_id, list(self.options.tags)),
-            queues=list(self.options.queues),
+            **self.options.served,
         )
         WorkerRow.objects.report(self.supervisor_id, state=WorkerState.RUNNING, rss=identity.memory())
 

@@ -30,15 +30,16 @@ from ..models import Worker as WorkerRow
 from ..outcomes import Outcome
 from ..states import WorkerState
 from . import identity
+from .alone import services_of_one_alone
 from .announcer import Announcer
 from .capacity import Capacity
-from .duties import bring_up_jobs, own_duties, plugin_duties
+from .deadlines import Deadlines
+from .duties import bring_up_jobs
 from .exchange import Exchange
 from .execution import make_runner
 from .executors.event_loop import LoopExecutor
 from .executors.threads import ThreadExecutor
-from .heartbeat import Heartbeat
-from .leader import Leader, PluginDuties
+from .leader import Leader
 from .link import Link
 from .middleware import load_factories
 from .options import WorkerOptions, check_queues, known_queues, resolve_options
@@ -94,38 +95,21 @@ class Worker:
         self._is_started = self._lease_lost = False
         factories = load_factories()
         self._announcer = Announcer(self._died)
+        self._deadlines = Deadlines(self._died)
         runner = make_runner(factories, self._show_progress)
-        self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died)
+        self._threads = ThreadExecutor(options.concurrency, runner, self._done, self._died, self._deadlines)
         # Where each async def job needs a thread, and with it connections, there are no more of them than of others.
         at_once = options.concurrency if runner.needs_thread else options.async_concurrency
-        self._loop = LoopExecutor(min(at_once, options.async_concurrency), runner, self._done, self._died)
-        self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
+        at_once = min(at_once, options.async_concurrency)
+        self._loop = LoopExecutor(at_once, runner, self._done, self._died, self._deadlines)
+        self._capacity = Capacity(self._threads, self._loop, options.claim_ahead, options.kind)
         self._exchange = Exchange(
             self.worker_id, options, self._capacity, self._announcer, owner=self, tags=self.tags, on_death=self._died
         )
-        self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
+        self._alone: list[Service] = []
+        if link is None:
+            self._alone = services_of_one_alone(self.worker_id, options, self.on_lease_lost, self._died)
         self._watch = Watch([self._exchange, *self._alone], options, self._died)
-
-    def _make_services_of_one_alone(self) -> list[Service]:
-        options = self.options
-        heartbeat = Heartbeat(
-            lambda: [self.worker_id],
-            options.heartbeat_interval,
-            options.heartbeat_timeout,
-            lambda gone: self.on_lease_lost(),
-            self._died,
-        )
-        leader = Leader(
-            self.worker_id,
-            own_duties(options.heartbeat_timeout),
-            lease=options.heartbeat_timeout,
-            poll_interval=options.poll_interval,
-            is_beating=lambda: heartbeat.is_fresh,
-            on_death=self._died,
-        )
-        plugins = plugin_duties()
-        more = [PluginDuties(plugins, lambda: leader.is_leading, self._died)] if plugins else []
-        return [heartbeat, leader, *more]
 
     # Life
 
@@ -140,8 +124,8 @@ class Worker:
             Queue.objects.declare_all(known_queues())
         self._state = WorkerState.RUNNING
         self._is_started = True
-        parts: list[Startable] = [self._threads, self._loop, self._announcer, self._exchange, *self._alone, self._watch]
-        for part in parts:
+        parts: list[Startable] = [self._deadlines, self._threads, self._loop, self._announcer, self._exchange]
+        for part in (*parts, *self._alone, self._watch):
             part.start()
         signals.send(signals.worker_started, WorkerRow, worker_id=self.worker_id)
         logger.info("Worker %s started: %s", self.worker_id, ", ".join(self.options.queues))
@@ -214,8 +198,11 @@ class Worker:
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return for each loop whether it lives, the seconds since its last pass and its last error."""
-        loops = {service.name: service.health() for service in (self._exchange, self._announcer, *self._alone)}
+        loops = {service.name: service.health() for service in self._loops()}
         return loops | {"threads": {"alive": self._threads.is_alive}, "event loop": {"alive": self._loop.is_alive}}
+
+    def _loops(self) -> Iterable[Service]:
+        return (self._exchange, self._announcer, self._deadlines, *self._alone)
 
     def __enter__(self) -> Worker:
         self.start()
@@ -259,7 +246,7 @@ class Worker:
         self._threads.stop()
         self._loop.stop()
         self._exchange.stop(_LAST_WRITES)
-        for service in (self._announcer, *self._alone, self._watch):
+        for service in (self._announcer, *self._alone, self._watch, self._deadlines):
             service.stop(_LAST_WRITES)
         if self.exit_code == EXIT_OK:
             # They have no job any more, and close their connections.
@@ -299,8 +286,8 @@ class Worker:
             supervisor=self._supervisor,
             versions=identity.versions(),
             tags=self.tags,
-            queues=list(options.queues),
             concurrency=options.concurrency,
+            **options.served,
         )
 
     def pulse(self) -> None:
@@ -328,7 +315,7 @@ class Worker:
 
     def on_nothing_left(self) -> None:
         """End a burst, unless jobs have come up since the exchange looked: of new queues, or due by now."""
-        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues, self.tags):
+        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues, self.tags, self.options.kind):
             self._exchange.look_again()
             return
         self._link.say_drained()

@@ -14,13 +14,13 @@ from django.conf import settings
 from django.db import connection
 
 from django_jobs.models import Attempt, Job, Worker
-from django_jobs.states import JobState
+from django_jobs.states import AttemptOutcome, JobState
 from tests import jobs
 from tests.processes import wait_until
 
 from .conftest import Start
 from .ledger import Ledger
-from .observe import PATIENCE, states_of, wait_for_state, wait_until_finished, worker_of
+from .observe import PATIENCE, outcomes_of, states_of, wait_for_state, wait_until_finished, worker_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -92,6 +92,19 @@ def test_a_worker_has_no_more_connections_than_its_threads_and_four(
     assert states_of(busy) == {JobState.SUCCEEDED}
     record_property("most_connections", f"{most} at concurrency {concurrency}")
     assert concurrency <= most <= concurrency + 4
+
+
+def test_a_job_is_out_of_time_also_while_the_database_is_away(start: Start, ledger: Ledger) -> None:
+    start("--heartbeat-timeout=60")
+    job = jobs.hold_stubbornly.using(timeout=3, max_attempts=1).enqueue()
+    wait_until(lambda: ledger.count("begin") == 1)
+
+    with database_away():
+        wait_until(lambda: ledger.count("asked") == 1, timeout=PATIENCE, message="the end of its time to reach the job")
+
+    ledger.open_gate()
+    wait_for_state(job, JobState.FAILED)
+    assert outcomes_of(job) == [AttemptOutcome.TIMED_OUT]
 
 
 def test_a_worker_whose_sessions_are_cut_goes_on_and_each_job_ends_once(start: Start, ledger: Ledger) -> None:

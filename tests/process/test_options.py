@@ -12,7 +12,7 @@ from django.db import connection
 from django_jobs.models import Job, Queue, Worker
 from django_jobs.states import JobState
 from tests import jobs
-from tests.processes import Command, wait_until
+from tests.processes import Command, wait_until, workers_of
 
 from .conftest import PATIENT, Start
 from .ledger import Ledger
@@ -296,3 +296,30 @@ class TestReload:
         assert self.answer() == "mended"
         assert worker_of(command) != old
         assert command.returncode is None
+
+
+@pytest.mark.slow
+def test_two_pools_on_one_host_each_run_what_is_theirs(start: Start, ledger: Ledger) -> None:
+    Queue.objects.declare_all(["mail", "reports"])
+    pools = {
+        "mail": start("--queue=mail", "--processes=0"),
+        "urgent": start("--queue=!mail", "--min-priority=10", "--processes=0"),
+        "rest": start("--queue=!mail", "--max-priority=9", "--processes=2", workers=2),
+    }
+    wanted = {
+        "mail": [jobs.touch.using(queue_name="mail", priority=p).enqueue() for p in (-100, 0, 50) * 5],
+        "urgent": [
+            jobs.touch.using(queue_name=n, priority=p).enqueue() for n in ("default", "reports") for p in (10, 100) * 5
+        ],
+        "rest": [
+            jobs.touch.using(queue_name=n, priority=p).enqueue() for n in ("default", "reports") for p in (-100, 9) * 5
+        ],
+    }
+
+    wait_until_finished([job for each in wanted.values() for job in each])
+
+    workers = {name: set(workers_of(pool).values_list("worker_id", flat=True)) for name, pool in pools.items()}
+    assert [len(ids) for ids in workers.values()] == [1, 1, 2]
+    for name, each in wanted.items():
+        assert {row(job).worker_id for job in each} <= workers[name]
+    assert set(ledger.times_run().values()) == {1}

@@ -20,6 +20,7 @@ from tests.processes import wait_until
 from .conftest import PATIENT, Start
 from .ledger import Ledger
 from .observe import (
+    PATIENCE,
     keep_busy_and_claim_ahead,
     outcomes_of,
     row,
@@ -110,6 +111,39 @@ class TestCancel:
             else:
                 assert state_of(job) == JobState.CANCELLED
         assert worker_of(command) == worker
+
+
+class TestTimeout:
+    @pytest.mark.parametrize("task", [jobs.hold, jobs.hold_async])
+    def test_a_job_that_takes_too_long_is_stopped_and_fails(self, start: Start, ledger: Ledger, task: Any) -> None:
+        start()
+        job, other = task.using(timeout=0.5, max_attempts=1).enqueue(), task.using(timeout=600).enqueue()
+
+        wait_for_state(job, JobState.FAILED)
+
+        assert outcomes_of(job) == [AttemptOutcome.TIMED_OUT]
+        [error] = task.get_result(job.id).errors
+        assert error.exception_class_path == "django_jobs.exceptions.JobTimeout"
+        assert "took longer than its timeout of 0.5 s" in error.traceback
+        wait_until(lambda: ledger.count("begin", other) == 1)
+        ledger.open_gate()
+        wait_for_state(other, JobState.SUCCEEDED)
+        assert (ledger.count("end", job), ledger.count("end", other)) == (0, 1)
+
+    def test_a_job_that_does_not_listen_goes_on_and_has_timed_out_all_the_same(
+        self, start: Start, ledger: Ledger
+    ) -> None:
+        start()
+        job = jobs.hold_stubbornly.using(timeout=0.2, max_attempts=1).enqueue()
+        wait_until(lambda: ledger.count("asked") == 1, timeout=PATIENCE, message="the end of its time to reach the job")
+
+        going_on = state_of(job)
+        ledger.open_gate()
+
+        wait_for_state(job, JobState.FAILED)
+        assert going_on == JobState.RUNNING
+        assert outcomes_of(job) == [AttemptOutcome.TIMED_OUT]
+        assert (ledger.count("end"), ledger.count("asked")) == (1, 1)
 
 
 class TestProgress:

@@ -18,10 +18,12 @@ from typing import Any
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
-from ...exceptions import Interrupt, JobInterrupted
+from ...exceptions import Interrupt, JobInterrupted, JobTimeout
 from ...outcomes import ClaimedJob, Outcome
-from ..execution import Runner, Window
+from ..deadlines import Deadlines
+from ..execution import Runner
 from ..sessions import Sessions
+from ..window import TimedWindow
 
 logger = logging.getLogger("django_jobs")
 
@@ -29,31 +31,50 @@ logger = logging.getLogger("django_jobs")
 _CLEAN_UP_GRACE = 1.0
 
 
-class _TaskWindow(Window):
-    """Whether one coroutine has been asked to stop."""
+class _TaskWindow(TimedWindow):
+    """Whether one coroutine has been asked to stop. ``on_expiry`` is called in the thread of the deadlines."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadlines: Deadlines, on_expiry: Callable[[_TaskWindow], None]) -> None:
+        super().__init__(deadlines)
         self.request: type[Interrupt] | None = None
         self.has_begun = False
+        self._on_expiry = on_expiry
 
     def open(self, job: ClaimedJob) -> None:
         if self.request is not None:
             raise self.request()
+        self._start_clock(job)
+
+    def close(self) -> None:
+        self._stop_clock()
+        if self._deadline is not None:
+            self._deadlines.forget(self)
 
     def asked_to_stop(self) -> Interrupt | None:
-        return self.request() if self.request is not None else None
+        if self.request is not None:
+            return self.request()
+        return JobTimeout() if self.is_out_of_time else None
+
+    def expire(self) -> None:
+        self._on_expiry(self)
 
 
 class LoopExecutor:
     """One event loop. The caller keeps to ``size`` jobs; ``done`` is called in the loop's thread."""
 
     def __init__(
-        self, size: int, runner: Runner, done: Callable[[Outcome], None], on_death: Callable[[LoopExecutor], None]
+        self,
+        size: int,
+        runner: Runner,
+        done: Callable[[Outcome], None],
+        on_death: Callable[[LoopExecutor], None],
+        deadlines: Deadlines,
     ) -> None:
         self.size = size
         self._runner = runner
         self._done = done
         self._on_death = on_death
+        self._deadlines = deadlines
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._running: dict[int, tuple[asyncio.Task[None], _TaskWindow]] = {}
@@ -117,19 +138,27 @@ class LoopExecutor:
         await self._clean_up()
 
     def _begin(self, job: ClaimedJob) -> None:
-        window = _TaskWindow()
+        window = _TaskWindow(self._deadlines, lambda window: self._tell(self._cancel_late, window, job.id))
         task = self._loop.create_task(self._run(job, window))
         self._running[job.id] = (task, window)
         self._keep(task)
 
     def _cancel(self, ids: set[int], reason: type[Interrupt]) -> None:
         for job_id in ids & set(self._running):
-            task, window = self._running[job_id]
-            if window.request is None:
-                window.request = reason
-                # A coroutine that is cancelled before its first step would never tell its outcome.
-                if window.has_begun:
-                    task.cancel()
+            self._stop_one(*self._running[job_id], reason)
+
+    def _cancel_late(self, window: _TaskWindow, job_id: int) -> None:
+        task, last = self._running.get(job_id, (None, None))
+        # It may have ended meanwhile; what follows it is not the job's.
+        if task is not None and last is window and window.is_out_of_time:
+            self._stop_one(task, window, JobTimeout)
+
+    def _stop_one(self, task: asyncio.Task[None], window: _TaskWindow, reason: type[Interrupt]) -> None:
+        if window.request is None:
+            window.request = reason
+            # A coroutine that is cancelled before its first step would never tell its outcome.
+            if window.has_begun:
+                task.cancel()
 
     async def _run(self, job: ClaimedJob, window: _TaskWindow) -> None:
         if self._sessions.are_idle:

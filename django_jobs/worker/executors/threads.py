@@ -20,19 +20,22 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ...compat import InvalidTaskBackend, task_backends
-from ...exceptions import Interrupt
+from ...exceptions import Interrupt, JobTimeout
 from ...outcomes import ClaimedJob, Outcome
-from ..execution import Runner, Window
+from ..deadlines import Deadlines
+from ..execution import Runner
 from ..sessions import Sessions
+from ..window import TimedWindow
 
 Done = Callable[[Outcome], None]
 
 
-class _ThreadWindow(Window):
+class _ThreadWindow(TimedWindow):
     """When the job of one thread may be interrupted, and by what."""
 
-    def __init__(self) -> None:
-        # Guards ``job`` and ``request`` between this thread and the exchange thread, so that an interrupt meant
+    def __init__(self, deadlines: Deadlines) -> None:
+        super().__init__(deadlines)
+        # Guards ``job`` and ``request`` between this thread, the exchange and the deadlines, so that an interrupt meant
         # for one job never reaches the next one on the same thread. Reentrant, because it can tell its owner.
         self._lock = threading.RLock()
         self._job: ClaimedJob | None = None
@@ -41,12 +44,17 @@ class _ThreadWindow(Window):
 
     def open(self, job: ClaimedJob) -> None:
         with self._lock:
+            # Before an interrupt can get in: what wakes the deadlines must be whole.
+            if job.timeout is not None or self._deadline is not None:
+                self._start_clock(job)
             self._job, self._request = job, None
             self._thread_id = threading.get_ident()
 
     def close(self) -> None:
         while True:
             try:
+                if self._deadline is not None:
+                    self._stop_clock()
                 with self._lock:
                     self._job = None
                     if self._request is not None:
@@ -58,28 +66,50 @@ class _ThreadWindow(Window):
         # Python promises nothing about an exception between taking the lock and the block that gives it back.
         while self._lock._is_owned():  # type: ignore[attr-defined]
             self._lock.release()
+        if self._deadline is not None:
+            self._deadlines.forget(self)
 
     def asked_to_stop(self) -> Interrupt | None:
-        return self._request() if self._request is not None else None
+        if self._request is not None:
+            return self._request()
+        return JobTimeout() if self.is_out_of_time else None
 
     def interrupt(self, ids: Collection[int], reason: type[Interrupt]) -> None:
         """Raise ``reason`` in the thread if it runs one of these jobs. Called by the exchange thread."""
         with self._lock:
-            if self._job is not None and self._job.id in ids and self._request is None:
-                self._request = reason
-                _set_exception(self._thread_id, reason)
+            if self._job is not None and self._job.id in ids:
+                self._request_stop(reason)
+
+    def expire(self) -> None:
+        with self._lock:
+            # The job whose deadline it was may have ended, and the next one begun.
+            if self._job is not None and self.is_out_of_time:
+                self._request_stop(JobTimeout)
+
+    def _request_stop(self, reason: type[Interrupt]) -> None:
+        # Only the first counts: a second one would hit what the job does about the first.
+        if self._request is None:
+            self._request = reason
+            _set_exception(self._thread_id, reason)
 
 
 class ThreadExecutor:
     """``size`` threads. ``done`` is called in the job's thread with each outcome."""
 
-    def __init__(self, size: int, runner: Runner, done: Done, on_death: Callable[[ThreadExecutor], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        runner: Runner,
+        done: Done,
+        on_death: Callable[[ThreadExecutor], None],
+        deadlines: Deadlines,
+    ) -> None:
         self.size = size
         self._runner = runner
         self._done = done
         self._on_death = on_death
         self._inbox: SimpleQueue[ClaimedJob | None] = SimpleQueue()
-        self._windows = [_ThreadWindow() for _ in range(size)]
+        self._windows = [_ThreadWindow(deadlines) for _ in range(size)]
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
