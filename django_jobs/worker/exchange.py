@@ -30,6 +30,7 @@ from ..models.turn import LONGEST_WAIT
 from ..outcomes import ClaimedJob, Outcome
 from .announcer import Announcer
 from .capacity import Capacity, Wanted
+from .identity import tags_of
 from .options import WorkerOptions
 from .outbox import REFUSALS, Outbox, is_passing
 from .owner import Owner
@@ -65,9 +66,8 @@ class Exchange(Service):
         self.idle = threading.Event()
         self.processed = self.failed = 0
         self._ends_when_idle = options.once or options.burst
-        self._patterns = list(options.queues)
-        self._poll_interval = options.poll_interval
-        self._report_interval = options.heartbeat_interval
+        self._patterns, self._tags = list(options.queues), tags_of(worker_id, list(options.tags))
+        self._poll_interval, self._report_interval = options.poll_interval, options.heartbeat_interval
         self._capacity = capacity
         self._announcer = announcer
         self._owner = owner
@@ -180,7 +180,7 @@ class Exchange(Service):
         if now < self._look_at and now < self._report_at:
             return
         self._look_at = now + min(LOOK_INTERVAL, max(self._poll_interval, 0.05))
-        self._queues = Queue.objects.served_by(self._patterns)
+        self._queues = Queue.objects.served_by(self._patterns, self._tags)
         if self._held:
             self._give_back_unbegun()
             self._pass_on_cancellations()
