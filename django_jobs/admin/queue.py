@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
@@ -111,9 +111,14 @@ class QueueAdmin(RowAdmin):
         elif "post" in request.POST:
             response = self.resume(request, queues)
         else:
-            names = [queue.name for queue in queues.paused()]
+            names = [queue.name for queue in Queue.objects.paused()]
             response = self.confirmation(request, queues, "resume.html", str(self.all_labels[name]), names=names)
         return response or HttpResponseRedirect(self.list_url(request))
+
+    def _back_url(self, request: HttpRequest, queryset: QuerySet, is_list: bool) -> str:
+        match = request.resolver_match
+        is_for_all = match is not None and match.url_name == "django_jobs_queue_all"
+        return self.list_url(request) if is_for_all else super()._back_url(request, queryset, is_list)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Ask, then delete one queue: the same as for many."""
@@ -237,9 +242,8 @@ class QueueAdmin(RowAdmin):
             LogEntry.objects.log_actions(
                 user_id=request.user.pk,  # type: ignore[arg-type]
                 queryset=[queue],
-                action_flag=DELETION,
+                action_flag=DELETION if removed.is_removed else CHANGE,
                 change_message=text,
-                single_object=True,
             )
         told = {"name": queue.name, "jobs": text}
         if removed.is_removed:

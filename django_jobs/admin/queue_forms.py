@@ -28,7 +28,7 @@ class ExpressionsField(forms.CharField):
         return "\n".join(value) if is_list_of_texts else json.dumps(value)
 
     def to_python(self, value: Any) -> Any:
-        lines = value if isinstance(value, list) else super().to_python(value).splitlines()
+        lines = value if isinstance(value, list) else str(super().to_python(value)).splitlines()
         return [line.strip() for line in lines if line.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:

@@ -33,10 +33,12 @@ def problems_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with these values of a row, by setting; without those that are left out."""
     judged = ((name, _JUDGES[name](values[name])) for name in SETTINGS if name in values)
     problems = {name: problem for name, problem in judged if problem}
-    missing = _missing_half(values)
-    return problems | (
-        {missing: "must be given together with the other one of rate_limit and rate_window."} if missing else {}
-    )
+    limit, window = (values.get(name) for name in _RATE)
+    if limit is None and window is not None:
+        problems["rate_limit"] = "is missing: rate_window goes with it."
+    if window is None and limit is not None:
+        problems["rate_window"] = "is missing: rate_limit goes with it."
+    return problems
 
 
 def problem_of(values: Mapping[str, Any]) -> str:
@@ -144,7 +146,9 @@ def _duration(least: float) -> Callable[[Any], str]:
             return f"must be a number of seconds or a timedelta, not {_shown(value)}."
         # NaN is not between any two numbers either.
         if not least <= seconds <= conf.LONGEST_DURATION:
-            return f"must be between {least:g} s and {conf.LONGEST_DURATION:.0f} s (ten years), not {_shown(value)}."
+            return (
+                f"must be between {least:g} s and {conf.LONGEST_DURATION:.0f} s (ten years), not {_shown(seconds)} s."
+            )
         return ""
 
     return problem
@@ -181,11 +185,6 @@ _JUDGES: dict[str, Callable[[Any], str]] = {
 }
 SETTINGS = tuple(_JUDGES)
 _RATE = ("rate_limit", "rate_window")
-
-
-def _missing_half(values: Mapping[str, Any]) -> str | None:
-    missing = [name for name in _RATE if values.get(name) is None]
-    return missing[0] if len(missing) == 1 else None
 
 
 def _in_seconds(value: Any) -> Any:
