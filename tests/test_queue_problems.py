@@ -76,7 +76,8 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "value", "problem"), BAD)
+# Named by number: some of these have no text.
+@pytest.mark.parametrize(("setting", "value", "problem"), BAD, ids=range(len(BAD)))
 def test_a_setting_that_cannot_work_is_named_with_what_is_wrong(setting: str, value: Any, problem: str) -> None:
     problems = problems_of({setting: value, "rate_limit": 1, "rate_window": 1.0} | {setting: value})
 

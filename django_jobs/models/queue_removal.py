@@ -8,6 +8,7 @@ Jobs are moved in pieces, a transaction each, so that no claim or completion wai
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import notifications
@@ -90,8 +91,10 @@ def _delete_finished(name: str, at_most: int | None) -> tuple[int, bool]:
     deleted, finished = 0, Job.objects.finished().filter(queue_name=name)
     ends = finished.order_by("finished_at").values_list("finished_at", flat=True)
     while (first := ends.first()) is not None:
-        # From there on: the jobs of other queues that ended before are not looked at once more each time.
-        finished, ends = finished.filter(finished_at__gte=first), ends.filter(finished_at__gte=first)
+        # From there on: the jobs of other queues that ended before are not looked at once more each time. With a margin,
+        # as SQLite compares times as texts, and they may have more or less digits.
+        since = first - timedelta(seconds=1)
+        finished, ends = finished.filter(finished_at__gte=since), ends.filter(finished_at__gte=since)
         pruned = finished.prune()
         deleted += pruned
         if at_most is not None and deleted >= at_most:
