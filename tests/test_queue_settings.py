@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -16,13 +17,15 @@ from django.test.utils import CaptureQueriesContext
 from django_jobs import conf, notifications
 from django_jobs.checks import check_settings
 from django_jobs.exceptions import InvalidOption
-from django_jobs.models import Queue
+from django_jobs.models import Job, Queue
 from django_jobs.models.backlog import backlogs
+from django_jobs.states import FINISHED
+from django_jobs.worker.duties import prune
 from django_jobs.worker.options import declare_known_queues, known_queues
 
 from .exchanges import Hand, enqueue
 from .rivals import Rival, wait_until_blocked
-from .rows import start_worker
+from .rows import job_in, start_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -327,6 +330,19 @@ def test_a_row_with_a_text_for_a_number_is_switched_off(column: str) -> None:
     assert Queue.objects.served_by(["*"]) == ["a"]
 
 
+@pytest.mark.parametrize("column", ["keep_succeeded", "keep_failed"])
+def test_a_row_with_a_negative_time_to_keep_jobs_deletes_none(column: str) -> None:
+    Queue.objects.declare_all(["a", "mail"])
+    Queue.objects.filter(name="mail").update(**{column: -HOUR})
+    for state in FINISHED:
+        job_in(state, queue_name="mail")
+
+    prune()
+
+    assert Job.objects.count() == 3
+    assert Queue.objects.served_by(["*"]) == ["a"]
+
+
 def test_a_worker_goes_on_with_its_other_queues_and_comes_back_to_a_mended_one() -> None:
     Queue.objects.declare_all(["default", "mail"])
     [bad], [good] = enqueue(1, queue_name="mail"), enqueue(1)
@@ -349,6 +365,18 @@ def test_a_worker_serves_the_queues_whose_tags_match_its_own() -> None:
         served = {held[pk] for pk in hand.settle()}
 
     assert served == {"any", "gpu", "w1"}
+
+
+def test_a_worker_looks_at_its_queues_once_a_second_however_seldom_it_polls() -> None:
+    Queue.objects.declare("default")
+    with Hand(poll_interval=60.0) as hand:
+        hand.turn()
+        began = time.monotonic()
+        pauses = [hand.exchange.run_once() for _ in range(3)]
+        next_look = hand.exchange._look_at - began
+
+    assert max(pauses) <= 1.0
+    assert next_look <= 1.0
 
 
 def test_lanes_carry_the_settings_of_their_rows() -> None:

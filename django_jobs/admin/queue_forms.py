@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Queue
+from ..models.queue import every_worker
 from ..models.queue_problems import SETTINGS
 from ..models.queue_removal import CANCEL, DELETE, KEEP
 
@@ -21,7 +22,7 @@ class ExpressionsField(forms.CharField):
     widget = forms.Textarea(attrs={"rows": 4, "cols": 60, "spellcheck": "false"})
 
     def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, str):
+        if value is None or isinstance(value, str):
             return value
         is_list_of_texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         # Something else has been written past every check: it is shown as it is.
@@ -39,6 +40,7 @@ class QueueForm(forms.ModelForm):
     tags = ExpressionsField(
         label=gettext_lazy("Tags"),
         required=False,
+        initial=every_worker,
         help_text=gettext_lazy(
             "Which workers serve the queue: regular expressions, one on each line, of which one must be the whole of one "
             "of the worker's tags, such as “hostname=web-.*” or “gpu”. “*” is every worker; without any line, none is."

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
@@ -155,36 +155,42 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
         At ``resume_at``, a time or an expression of one, the pause ends by itself.
         """
-        return bool(self.filter(name=name).pause_all(reason, resume_at))
+        return bool(self._pause([name], reason, resume_at))
 
     def pause_all(self, reason: str = "", resume_at: datetime | Combinable | None = None) -> int:
         """Pause all queues that are not paused, and return how many; a queue that is declared later is not."""
+        return len(self._pause(list(self.unpaused().values_list("name", flat=True)), reason, resume_at))
+
+    def _pause(self, names: Iterable[str], reason: str, resume_at: datetime | Combinable | None) -> list[str]:
         if reason and not is_name(reason, LONGEST_REASON):
             raise InvalidOption(f"The reason of a pause is a text of at most {LONGEST_REASON} characters.")
-        paused = self._change_all(self.unpaused(), paused_at=Now(), paused_reason=reason, resume_at=resume_at)
+        paused = self.unpaused()._change_each(names, paused_at=Now(), paused_reason=reason, resume_at=resume_at)
         for name in paused:
             signals.send(signals.queue_paused, self.model, queue=name, reason=reason)
-        return len(paused)
+        return paused
 
     def resume(self, name: str) -> bool:
         """Let workers take jobs of this queue again. False if there is no such queue or it is not paused."""
-        return bool(self.filter(name=name).resume_all())
+        return bool(self._resume([name]))
 
     def resume_all(self) -> int:
         """Resume all queues that are paused, and return how many."""
-        resumed = self._change_all(self.paused(), paused_at=None, paused_reason="", resume_at=None)
+        return len(self._resume(list(self.paused().values_list("name", flat=True))))
+
+    def _resume(self, names: Iterable[str]) -> list[str]:
+        resumed = self.paused()._change_each(names, paused_at=None, paused_reason="", resume_at=None)
         for name in resumed:
             signals.send(signals.queue_resumed, self.model, queue=name)
-        return len(resumed)
+        return resumed
 
-    def _change_all(self, queues: QueueQuerySet, **changes: Any) -> list[str]:
-        with exclusive():
-            rows = dict(lock_rows(queues.order_by("name")).values_list("pk", "name"))
-            if rows:
-                # Not of this queryset: it may be one that its own change empties.
-                self.model._default_manager.using(self.db).filter(pk__in=list(rows)).update(**changes)
+    def _change_each(self, names: Iterable[str], **changes: Any) -> list[str]:
+        """Change those of these queues that are in this queryset; return their names."""
+        with transaction.atomic(using=self.db):
+            # One by one: the counts say which were changed, without a look beforehand that may be outdated.
+            changed = [name for name in names if self.filter(name=name).update(**changes)]
+            if changed:
                 notifications.hint(notifications.QUEUES)
-        return list(rows.values())
+        return changed
 
     # Removing
 
