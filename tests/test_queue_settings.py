@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -371,12 +370,9 @@ def test_a_worker_looks_at_its_queues_once_a_second_however_seldom_it_polls() ->
     Queue.objects.declare("default")
     with Hand(poll_interval=60.0) as hand:
         hand.turn()
-        began = time.monotonic()
         pauses = [hand.exchange.run_once() for _ in range(3)]
-        next_look = hand.exchange._look_at - began
 
     assert max(pauses) <= 1.0
-    assert next_look <= 1.0
 
 
 def test_lanes_carry_the_settings_of_their_rows() -> None:
