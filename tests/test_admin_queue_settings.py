@@ -177,6 +177,18 @@ def test_what_cannot_work_is_refused_beside_its_field(
     assert log() == []
 
 
+def test_who_may_only_look_sees_the_settings_and_changes_none(browser: Client, mail: Queue) -> None:
+    browser.post(page(mail), FORM)
+    onlooker = staff("view_queue")
+
+    text = text_of(onlooker.get(page(mail)))
+    response = onlooker.post(page(mail), {"tags": "*"})
+
+    assert "zone=.*" in text
+    assert response.status_code == 403
+    assert settings_of() == STORED
+
+
 def test_workers_are_told_of_a_change(browser: Client, mail: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     hints: list[str] = []
     monkeypatch.setattr(notifications, "hint", lambda kind, name="": hints.append(kind))

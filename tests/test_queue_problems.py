@@ -64,6 +64,7 @@ BAD: list[tuple[str, Any, str]] = [
 GOOD: list[dict[str, Any]] = [
     {"tags": []},
     {"tags": ["*"]},
+    {"tags": ("*", "gpu")},
     {"tags": ["gpu", "hostname=web-[0-9]+", r"python=3\.1[12]\..*", "x" * LONGEST_EXPRESSION]},
     {"concurrency": 1, "max_running": 2**31 - 1},
     {"rate_limit": 1, "rate_window": 0.001},

@@ -106,7 +106,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 def _problem_of_tags(value: Any) -> str:
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         return f"must be a list of texts, not {_shown(value)}."
     if len(value) > MOST_EXPRESSIONS:
         return f"must be at most {MOST_EXPRESSIONS} expressions, not {len(value)}."
