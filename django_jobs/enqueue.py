@@ -25,6 +25,7 @@ from .exceptions import InvalidArgument
 from .models import Job
 from .models.database import jobs_connection
 from .models.insert import NewJob, Options
+from .slots import fixed_slot, with_slot
 from .task import Task, find_task, path_of
 
 # How deeply lists and dicts may be nested: well within what can be copied and read back anywhere.
@@ -61,7 +62,8 @@ class Inserted:
 
 def insert(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Inserted:
     """Insert one job, unless an unfinished job has its unique key."""
-    job = NewJob(_options(task, backend), *encode_arguments(task, args, kwargs, conf.read("MAX_ARGUMENT_BYTES")))
+    options = with_slot(_options(task, backend), task, args, kwargs)
+    job = NewJob(options, *encode_arguments(task, args, kwargs, conf.read("MAX_ARGUMENT_BYTES")))
     return _announce(_insert([job]))
 
 
@@ -70,7 +72,10 @@ def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, An
     calls = list(calls)
     options = {id(task): _options(task, backend) for task in {id(task): task for task, _, _ in calls}.values()}
     limit = conf.read("MAX_ARGUMENT_BYTES")
-    jobs = [NewJob(options[id(task)], *encode_arguments(task, args, kwargs, limit)) for task, args, kwargs in calls]
+    jobs = [
+        NewJob(with_slot(options[id(task)], task, args, kwargs), *encode_arguments(task, args, kwargs, limit))
+        for task, args, kwargs in calls
+    ]
     if not jobs:
         return Inserted(jobs)
     with transaction.atomic(using=jobs_connection().alias):
@@ -91,6 +96,7 @@ def _options(task: DjangoTask, backend: str) -> Options:
         run_after=task.run_after,
         delay=ours.delay if ours else None,
         unique_key=ours.unique_key if ours else None,
+        **fixed_slot(task),
     )
 
 

@@ -6,7 +6,8 @@ hints travel on one channel; the payload says what happened:
 - ``ready NAME``: jobs are ready in the queue NAME;
 - ``due``: a scheduled job may be due earlier than the leader knows;
 - ``cancel``: somebody wants a running job to stop;
-- ``queues``: a queue was paused, resumed or changed.
+- ``queues``: a queue was paused, resumed or changed;
+- ``slots KEY``: slots of a concurrency key may be free, and who saw it could not give them away.
 
 PostgreSQL lets the transactions that notify commit one after the other, so ``ready`` is not said for each job: such a
 hint speaks for all that its process commits for the queue in the next ``WINDOW`` seconds, and a process sends the next
@@ -29,7 +30,7 @@ from . import conf
 from .models.database import GIVE_UP
 
 CHANNEL = "django_jobs"
-READY, DUE, CANCEL, QUEUES = "ready", "due", "cancel", "queues"
+READY, DUE, CANCEL, QUEUES, SLOTS = "ready", "due", "cancel", "queues", "slots"
 
 # For how many seconds a hint that jobs are ready speaks, and when those who heard it look again.
 WINDOW = 0.02

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LONGEST_PATH = 255
 LONGEST_QUEUE_NAME = 100
 MOST_ATTEMPTS = 32767
+MOST_SLOTS = 2_147_483_647
 
 Argument = TypeVar("Argument")
 # What is the same for every job of a task, or made of the arguments of each.
@@ -61,6 +62,7 @@ def check_options(task: Task) -> None:
     if not callable(task.backoff):
         raise refuse(f"backoff must be callable, not {task.backoff!r}. For a constant use retries.fixed(seconds).")
     _check_atomic(task, refuse)
+    _check_slot(task, refuse)
     for option in ("retry_on", "ignore_on"):
         object.__setattr__(task, option, _classes(getattr(task, option), option, refuse))
     given: Any = task.aliases
@@ -80,6 +82,14 @@ def check_options(task: Task) -> None:
         raise refuse(f"meta is a dict, not {task.meta!r}.")
 
 
+def _check_slot(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
+    key, limit = task.concurrency_key, task.concurrency_limit
+    if not callable(key) and key and not is_key(key):
+        raise refuse(f"concurrency_key is a text of up to {LONGEST_PATH} characters or a callable, not {key!r}.")
+    if not callable(limit) and not is_limit(limit):
+        raise refuse(f"concurrency_limit is a whole number from 1 to {MOST_SLOTS} or a callable, not {limit!r}.")
+
+
 def _check_atomic(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
     if not isinstance(task.atomic, bool):
         raise refuse(f"atomic is True or False, not {task.atomic!r}.")
@@ -88,6 +98,16 @@ def _check_atomic(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
             "atomic=True needs a plain function: an async def function cannot keep a transaction open over its awaits. "
             "Make it def, or write what belongs together in sync_to_async() with transaction.atomic()."
         )
+
+
+def is_key(value: object) -> bool:
+    """Say whether ``value`` is a text that can be a concurrency key."""
+    return is_name(value, LONGEST_PATH)
+
+
+def is_limit(value: object) -> bool:
+    """Say whether ``value`` is a number of jobs that may be ready or running at once."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SLOTS
 
 
 def is_name(value: object, longest: int) -> bool:

@@ -13,7 +13,9 @@
                                     SUCCEEDED         FAILED           CANCELLED     requeue > READY, prune > gone
 
 ``TRANSITIONS`` is the diagram as a table. ``JobQuerySet`` has one method per verb, and is the only
-writer of ``Job.state``. Nothing enters WAITING or BLOCKED yet. Read ``models/job_queryset.py`` next.
+writer of ``Job.state``. A job with a concurrency key goes wherever READY is drawn through BLOCKED, but for release and
+rescue, which keep its slot; ``models/admission.py`` gives the slots out. Nothing enters WAITING yet. Read
+``models/job_queryset.py`` next.
 """
 
 from __future__ import annotations
@@ -78,7 +80,13 @@ class Transition(NamedTuple):
 _RUNNING = (JobState.RUNNING,)
 
 TRANSITIONS: dict[str, Transition] = {
-    "stage": Transition((JobState.SCHEDULED,), (JobState.READY,), "the leader when due, a person with “run now”"),
+    "stage": Transition(
+        (JobState.SCHEDULED,), (JobState.READY, JobState.BLOCKED), "the leader when due, a person with “run now”"
+    ),
+    "admit": Transition((JobState.BLOCKED,), (JobState.READY,), "whoever frees a slot of the job's concurrency key"),
+    "block": Transition(
+        (JobState.READY,), (JobState.BLOCKED,), "the leader: the queue is paused, or the limit lowered"
+    ),
     "claim": Transition((JobState.READY,), _RUNNING, "a worker"),
     "succeed": Transition(_RUNNING, (JobState.SUCCEEDED,), "the worker that runs the job"),
     "fail": Transition(_RUNNING, (JobState.FAILED,), "the worker that runs the job"),
@@ -92,6 +100,6 @@ TRANSITIONS: dict[str, Transition] = {
         (JobState.READY, JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED),
         "the leader, or the dead worker's supervisor",
     ),
-    "requeue": Transition(FINISHED, (JobState.READY,), "a person or code"),
+    "requeue": Transition(FINISHED, (JobState.READY, JobState.BLOCKED), "a person or code"),
     "prune": Transition(FINISHED, (), "prunejobs, or the leader"),
 }

@@ -97,6 +97,7 @@ class Task(DjangoTask):
         meta: Mapping[str, Any] | None = None,
         unique_key: str | None = None,
         concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
         timeout: float | timedelta | None = None,
     ) -> Task:
         """Return a copy of the task with other options; None leaves one as it is."""
@@ -108,6 +109,7 @@ class Task(DjangoTask):
             "meta": meta,
             "unique_key": unique_key,
             "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
             "timeout": timeout,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
@@ -266,7 +268,7 @@ def discover_tasks() -> None:
 
 _CHANGEABLE = (
     "priority", "queue_name", "run_after", "backend", "max_attempts", "meta",
-    "unique_key", "concurrency_key", "timeout", "delay",
+    "unique_key", "concurrency_key", "concurrency_limit", "timeout", "delay",
 )  # fmt: skip
 
 

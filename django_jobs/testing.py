@@ -98,12 +98,13 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
 
 def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool, postponed: set[int]) -> bool:
     from .models import Job
+    from .models.admission import give_out
     from .models.completion import write_outcomes
     from .models.database import exclusive
     from .worker.announcer import announce
 
     Job.objects.exclude(pk__in=postponed).stage() if include_scheduled else Job.objects.stage_due()
-    queues = [queue_name] if queue_name is not None else list(Job.objects.ready_queues())
+    queues = [queue_name] if queue_name is not None else _queues_in_order()
     with exclusive():
         claimed = Job.objects.claim(worker_id, queues, 1)
     if not claimed:
@@ -112,9 +113,22 @@ def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool, p
     with exclusive():
         written = write_outcomes(worker_id, [outcome])
     postponed.update(done.job.id for done in written.done if done.verb == "postpone")
+    give_out(Job.objects.all(), [done.job.concurrency_key for done in written.done if done.job.concurrency_key])
     for done in written.done:
         announce(done)
     return True
+
+
+def _queues_in_order() -> list[str]:
+    """Return the queues with ready jobs, the one first whose first job was enqueued first: tests expect no turns."""
+    from .models import Job
+    from .models.claim import in_order
+
+    first = []
+    for name in Job.objects.ready_queues():
+        places = in_order(Job.objects.ready(), name).values_list("priority", "place")[:1]
+        first += [(-priority, place, name) for priority, place in places]
+    return [name for *_, name in sorted(first)]
 
 
 def _execute(job: Any) -> Any:

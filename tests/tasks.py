@@ -49,3 +49,16 @@ def report(month: str) -> None:
 @django_task()
 def made_by_django(a: int) -> int:
     return a
+
+
+def _key_of_account(account: int, size: int = 1) -> str:
+    return f"account {account}"
+
+
+def _limit_of_account(account: int, size: int = 1) -> int:
+    return size
+
+
+@task(concurrency_key=_key_of_account, concurrency_limit=_limit_of_account)
+def sync_account(account: int, size: int = 1) -> None:
+    """Sync nothing: it needs a slot of its account."""

@@ -85,6 +85,17 @@ def test_the_order_holds_across_queues() -> None:
     assert taken == [b[2], a[1], b[1], a[0], b[0]]
 
 
+@pytest.mark.parametrize("names", [["a", "b"], ["b", "a"]])
+def test_queues_take_turns_among_jobs_of_one_priority(names: list[str]) -> None:
+    a = enqueued(0, 0, 0, 0, 0, queue_name="a")
+    b = enqueued(1, 0, 0, queue_name="b")
+
+    taken = {job.id for job in claim(limit=4, queues=names)}
+
+    last = {"a": a[1], "b": b[2]}[names[0]]
+    assert taken == {b[0], a[0], b[1], last}
+
+
 def test_a_limit_takes_what_comes_first_across_queues_and_leaves_the_rest_ready() -> None:
     a = enqueued(0, 10, queue_name="a")
     b = enqueued(5, queue_name="b")

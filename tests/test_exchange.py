@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_jobs.models import Queue, Worker
 from django_jobs.states import JobState
-from django_jobs.worker import announcer, capacity, exchange, progress
+from django_jobs.worker import announcer, capacity, exchange, news, progress
 
 from . import tasks
 from .clocks import StillClock
@@ -30,7 +30,7 @@ def queues() -> None:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
-    return StillClock(monkeypatch, exchange, progress, capacity)
+    return StillClock(monkeypatch, exchange, news, progress, capacity)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_slow_job_among_short_ones_ends_the_claiming_ahead(hand: Hand) -> None
 
 def test_a_queue_that_is_not_served_is_left_alone() -> None:
     with Hand() as hand:
-        hand.exchange._patterns = ["mail"]
+        hand.exchange._lanes.patterns = ["mail"]
         enqueue(1)
         ids = enqueue(1, queue_name="mail")
 

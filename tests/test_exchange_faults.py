@@ -13,7 +13,7 @@ from django_jobs.models import Attempt, Job, Queue, Worker
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import Failure
 from django_jobs.states import JobState
-from django_jobs.worker import capacity, exchange, progress
+from django_jobs.worker import capacity, exchange, news, progress
 
 from .clocks import StillClock
 from .exchanges import Hand, enqueue, states
@@ -45,7 +45,7 @@ def hand() -> Iterator[Hand]:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
-    return StillClock(monkeypatch, exchange, progress, capacity)
+    return StillClock(monkeypatch, exchange, news, progress, capacity)
 
 
 def extend_lease() -> None:

@@ -10,7 +10,7 @@ import pytest
 from django_jobs.models import Attempt, Job, Queue
 from django_jobs.models.database import jobs_connection
 from django_jobs.states import AttemptOutcome, JobState
-from django_jobs.worker import capacity, exchange, progress
+from django_jobs.worker import capacity, exchange, news, progress
 
 from . import tasks
 from .clocks import StillClock
@@ -30,7 +30,7 @@ def queues() -> None:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
-    return StillClock(monkeypatch, exchange, progress, capacity)
+    return StillClock(monkeypatch, exchange, news, progress, capacity)
 
 
 @pytest.fixture

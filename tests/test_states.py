@@ -29,6 +29,8 @@ def cancel_it(job: Job) -> Any:
 
 VERBS: dict[str, Callable[[Job], Any]] = {
     "stage": lambda job: Job.objects.filter(pk=job.pk).stage(),
+    "admit": lambda job: Job.objects.admit([job.pk]),
+    "block": lambda job: Job.objects.block([job.pk]),
     "claim": claim_it,
     "succeed": lambda job: Job.objects.succeed(WORKER, job.attempt, [job.pk]),
     "fail": lambda job: Job.objects.fail(WORKER, [job.pk]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import DataError
@@ -99,30 +99,26 @@ def in_order(ready: JobQuerySet, queue_name: Any) -> QuerySet[Any, Any]:
 # Where a turn cannot be one statement
 
 
-def lock_candidates(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Row]:
-    """Lock the up to ``limit`` jobs of these queues that come first, and return their rows, in order."""
-    if len(queue_names) == 1:
-        return _lock(ready, queue_names[0], limit)
-    # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers those
-    # that are not taken.
-    candidates = _first_of_all(ready, queue_names, limit)
-    found: list[Row] = []
-    for name, share in Counter(row["queue_name"] for row in candidates[:limit]).items():
-        found += _lock(ready, name, share)
-    if len(found) < min(limit, len(candidates)):
-        found += _fill_up(ready, dict.fromkeys(row["queue_name"] for row in candidates), limit, found)
-    return found
+class Candidates:
+    """The ready jobs of some kind, locked as they are taken."""
 
+    def __init__(self, ready: JobQuerySet) -> None:
+        self._ready = ready
+        self._taken: list[int] = []
 
-def _fill_up(ready: JobQuerySet, queue_names: Iterable[str], limit: int, found: Sequence[Row]) -> list[Row]:
-    """Lock other jobs of these queues in the place of those that another worker is just taking."""
-    more: list[Row] = []
-    others = ready.exclude(pk__in=[row[0] for row in found])
-    for name in queue_names:
-        room = limit - len(found) - len(more)
-        if room:
-            more += _lock(others, name, room)
-    return more
+    def first(self, most: Mapping[str, int], limit: int) -> list[str]:
+        found = []
+        for turn, (name, room) in enumerate(most.items()):
+            numbers: Counter[int] = Counter()
+            for priority, place in in_order(self._ready, name).values_list("priority", "place")[: min(room, limit)]:
+                found.append((-priority, numbers[priority], turn, place, name))
+                numbers[priority] += 1
+        return [name for *_, name in sorted(found)[:limit]]
+
+    def take(self, queue_name: str, limit: int) -> list[Row]:
+        rows = _lock(self._ready.exclude(pk__in=self._taken), queue_name, limit)
+        self._taken += [row[0] for row in rows]
+        return rows
 
 
 def _lock(ready: JobQuerySet, queue_name: str, limit: int) -> list[Row]:
@@ -141,14 +137,6 @@ def _read_alone(chosen: QuerySet[Any], pk: int) -> Row:
         return job.values_list(*_AS_TEXT, Now()).get()
     except _NO_TIME:
         return job.values_list(*_WITHOUT_TIMES, Now()).get()
-
-
-def _first_of_all(ready: JobQuerySet, queue_names: Sequence[str], limit: int) -> list[Any]:
-    """Return the first ``limit`` jobs of each queue, unlocked, in the order of all."""
-    first: list[Any] = []
-    for name in queue_names:
-        first += list(in_order(ready, name).values("place", "priority", "queue_name")[:limit])
-    return sorted(first, key=lambda row: (-row["priority"], row["place"]))
 
 
 # From rows to jobs

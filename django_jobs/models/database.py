@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -144,6 +144,37 @@ def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
         "no_key": features.has_select_for_no_key_update,
         "of": ("self",) if features.has_select_for_update_of else (),
     }
+
+
+def try_lock_names(using: str, names: Sequence[str]) -> list[str]:
+    """Lock names for this transaction, and return those that nobody else has locked: for rows that are not there yet.
+
+    Where rows cannot be locked, the transaction of ``exclusive()`` already keeps other writers out.
+    """
+    connection = connections[using]
+    if not names or not connection.features.has_select_for_update_skip_locked:
+        return list(names)
+    # Not a lock for each name: the server has room for some thousands, and a transaction may have more names.
+    sql = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_try_advisory_xact_lock(1907, hashtext(name) & 1023)"
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [list(names)])
+        return [name for (name,) in cursor.fetchall()]
+
+
+def take_ids(using: str, model: type[models.Model], count: int) -> list[int]:
+    """Return so many ids that no row of the model has or will have, larger than all that were given out before."""
+    connection = connections[using]
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if connection.features.has_select_for_update_skip_locked:
+            sql = "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)"
+            cursor.execute(sql, [connection.ops.quote_name(table), count])
+            return sorted(number for (number,) in cursor.fetchall())
+        # Where rows cannot be locked (SQLite) ids are counted in a row, and this transaction is the only one that writes.
+        cursor.execute("UPDATE sqlite_sequence SET seq = seq + %s WHERE name = %s", [count, table])
+        cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
+        last = cursor.fetchone()[0]
+        return list(range(last - count + 1, last + 1))
 
 
 class Constant(models.Value):

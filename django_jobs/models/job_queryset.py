@@ -7,32 +7,32 @@ nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns out
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, models, transaction
-from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
+from django.db import IntegrityError, connections, transaction
+from django.db.models import BigIntegerField, Case, DurationField, Exists, F, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob, Fate
-from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
-from .claim import ANY, Kind, lock_candidates, with_history
+from ..states import JobState
+from .admission import Arrival, offer, take_in
+from .claim import ANY, Candidates, Kind, with_history
 from .compiled import can_compile
-from .database import FOREVER, Constant, exclusive, from_now, has_come, lock_free_rows, time_until
+from .database import exclusive, from_now, lock_free_rows
 from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
+from .job_scopes import JobScopes
 from .marks import Marks
 from .result import Result
+from .rooms import Rooms, limits_of, share_out
 from .turn import Success, turn_of
 from .worker import Worker
 
 if TYPE_CHECKING:
     from .job import Job
-
-# 500 keeps each DELETE well under a second, so that claims and autovacuum never wait long behind it.
-PRUNE_BATCH = 500
 
 # For how long a lease must go on after a claim: nobody takes the jobs before the claim has committed.
 LEASE_MARGIN = timedelta(milliseconds=200)
@@ -41,61 +41,44 @@ LEASE_MARGIN = timedelta(milliseconds=200)
 Update = tuple["JobQuerySet", dict[str, Any]]
 
 
-class JobQuerySet(models.QuerySet["Job"]):
-    # Scopes
-
-    def ready(self) -> JobQuerySet:
-        return self.filter(state=JobState.READY)
-
-    def running(self) -> JobQuerySet:
-        return self.filter(state=JobState.RUNNING)
-
-    def unfinished(self) -> JobQuerySet:
-        return self.filter(state__in=UNFINISHED)
-
-    def finished(self) -> JobQuerySet:
-        return self.filter(state__in=[Constant(state.value) for state in FINISHED])
-
-    def due(self) -> JobQuerySet:
-        """Return the scheduled jobs whose time has come, by the database's clock."""
-        return self.filter(state=JobState.SCHEDULED, run_after__lte=has_come(self.db))
-
-    def held_by(self, worker_id: str) -> JobQuerySet:
-        """Return the running jobs of one worker."""
-        return self.running().filter(worker_id=worker_id)
-
-    def orphans(self) -> JobQuerySet:
-        """Return the running jobs whose worker is not live."""
-        return self.running().exclude(
-            Exists(Worker.objects.using(self.db).live().filter(worker_id=OuterRef("worker_id")))
-        )
-
-    def ready_queues(self) -> Iterator[str]:
-        """Yield the names of the queues with ready jobs, one short index lookup each."""
-        last: str | None = ""
-        while (last := self._first_ready_queue(after=last)) is not None:
-            yield last
-
-    def _first_ready_queue(self, after: str | None) -> str | None:
-        names = self.ready().filter(queue_name__gt=after).order_by("queue_name").values_list("queue_name", flat=True)
-        return names.first()
-
+class JobQuerySet(JobScopes):
     # Enqueue
 
     def add(self, jobs: Sequence[NewJob]) -> Added:
-        """Insert new jobs: scheduled where there is a time to wait for, else ready; then hint to the workers."""
+        """Insert new jobs, in the state that their options say; then hint to the workers.
+
+        One that needs a slot of its concurrency key begins as blocked, and gets it in the same transaction if one is free.
+        """
         connection = connections[self.db]
         options = {id(job.options): job.options for job in jobs}.values()
+        if any(_first_state(each) == JobState.BLOCKED for each in options):
+            return self._add_with_keys(jobs)
         hints = {each.hint for each in options}
-        if not can_insert_values(connection):
-            added = self._save(jobs)
-        elif len(jobs) == 1:
+        if len(jobs) == 1 and can_insert_values(connection):
             return insert_with_hint(connection, jobs[0], _first_state(jobs[0].options), *hints.pop())
-        else:
-            added = insert_rows(connection, jobs, _first_state)
+        added = self._write(jobs)
         for kind, name in hints:
             notifications.hint(kind, name)
         return added
+
+    def _add_with_keys(self, jobs: Sequence[NewJob]) -> Added:
+        with exclusive():
+            added = self._write(jobs)
+            take_in(
+                self._all(),
+                [
+                    Arrival(pk, one.concurrency_key, one.concurrency_limit, one.priority, one.queue_name)
+                    for pk, (one, *_) in zip(added.ids, jobs, strict=True)
+                    if _first_state(one) == JobState.BLOCKED
+                ],
+            )
+            for kind, name in {job.options.hint for job in jobs if _first_state(job.options) != JobState.BLOCKED}:
+                notifications.hint(kind, name)
+        return added
+
+    def _write(self, jobs: Sequence[NewJob]) -> Added:
+        connection = connections[self.db]
+        return insert_rows(connection, jobs, _first_state) if can_insert_values(connection) else self._save(jobs)
 
     def _save(self, jobs: Sequence[NewJob]) -> Added:
         rows = [self._instance(job) for job in jobs]
@@ -121,14 +104,25 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     # Verbs of a worker
 
-    def claim(self, worker_id: str, queue_names: Sequence[str], limit: int, kind: Kind = ANY) -> list[ClaimedJob]:
-        """Take up to ``limit`` ready jobs of these queues for a worker whose lease is live, in their order.
+    def claim(
+        self,
+        worker_id: str,
+        queue_names: Sequence[str],
+        limit: int,
+        kind: Kind = ANY,
+        rooms: Rooms | None = None,
+    ) -> list[ClaimedJob]:
+        """Take up to ``limit`` ready jobs of these queues for a worker whose lease is live, and what ``rooms`` allow.
+
+        Jobs of a larger priority first; among those of one priority the queues take turns, in the order of their names here.
 
         Call it inside ``exclusive()``. Raise LeaseLost, having taken nothing, if the lease has ended.
         """
         if can_compile(connections[self.db]):
-            return self.take_turn(worker_id, (), queue_names, limit, kind)[1]
-        rows = lock_candidates(kind.of(self.ready()), queue_names, limit)
+            return self.take_turn(worker_id, (), queue_names, limit, kind, rooms=rooms)[1]
+        rooms = rooms or Rooms()
+        most = rooms.most_of(queue_names, limit)
+        rows = share_out(Candidates(kind.of(self.ready())), most, limit, rooms, limits_of(self._all()))
         if not rows:
             return []
         taken, changes = self.taking(worker_id, pk__in=[row[0] for row in rows])
@@ -145,12 +139,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         limit: int,
         kind: Kind = ANY,
         marks: Marks | None = None,
+        rooms: Rooms | None = None,
     ) -> tuple[int, list[ClaimedJob]]:
         """Do ``succeed`` for each ``(id, attempt)`` and ``claim`` as one statement, where ``can_compile()`` says so.
 
         Return how many the fence let through, and the claimed jobs. For ``marks`` see there.
         """
-        done, rows = turn_of(self, kind).take(worker_id, succeeded, queue_names, limit, marks)
+        done, rows = turn_of(self, kind).take(worker_id, succeeded, queue_names, limit, marks, rooms)
         return done, with_history(rows, worker_id, self.db)
 
     def taking(self, worker_id: Any, **chosen: Any) -> Update:
@@ -224,17 +219,25 @@ class JobQuerySet(models.QuerySet["Job"]):
     def stage_due(self, limit: int = 1000) -> int:
         """Make due jobs ready, the longest due first, and hint to the workers."""
         with exclusive():
-            rows = list(lock_free_rows(self.due().order_by("run_after", "id")).values_list("pk", "queue_name")[:limit])
-            moved = self.due().filter(pk__in=[pk for pk, _ in rows]).update(state=JobState.READY)
-            for queue_name in {queue_name for _, queue_name in rows}:
+            due = lock_free_rows(self.due().order_by("run_after", "id"))
+            rows = list(due.values_list("pk", "queue_name", "concurrency_key", "concurrency_limit")[:limit])
+            moved = self.due().filter(pk__in=[row[0] for row in rows]).update(state=_READY_OR_BLOCKED)
+            for queue_name in {row[1] for row in rows}:
                 notifications.hint(notifications.READY, queue_name)
+            offer(self._all(), {key: most for _, _, key, most in rows})
         return moved
 
-    def next_due_in(self) -> timedelta | None:
-        """Return how long until the next scheduled job is due, by the database's clock; None without one."""
-        scheduled = self.filter(state=JobState.SCHEDULED, run_after__lt=from_now(FOREVER)).order_by("run_after")
-        first: timedelta | None = scheduled.values_list(time_until("run_after"), flat=True).first()
-        return first
+    def admit(self, ids: Sequence[int], positions: Sequence[int] = ()) -> int:
+        """Make these blocked jobs ready, each at its position if such are given."""
+        changes: dict[str, Any] = {"state": JobState.READY}
+        if positions:
+            cases = [When(pk=pk, then=Value(position)) for pk, position in zip(ids, positions, strict=True)]
+            changes["position"] = Case(*cases, output_field=BigIntegerField())
+        return self.filter(pk__in=ids, state=JobState.BLOCKED).update(**changes)
+
+    def block(self, ids: Collection[int]) -> int:
+        """Take the slots of these ready jobs: they wait for another turn."""
+        return self.filter(pk__in=ids, state=JobState.READY).update(state=JobState.BLOCKED)
 
     def rescue(self, fates: Mapping[int, Fate]) -> dict[JobState, int]:
         """Take these orphans from their dead workers: cancelled if somebody asked for it, else as the fate of each says.
@@ -255,17 +258,6 @@ class JobQuerySet(models.QuerySet["Job"]):
             JobState.READY: orphans.update(state=JobState.READY, worker_id=""),
         }
 
-    def prune(self, limit: int = PRUNE_BATCH) -> int:
-        """Delete up to ``limit`` finished jobs of this queryset with their history. Safe to run twice at once."""
-        with exclusive():
-            rows = lock_free_rows(self.finished().order_by("finished_at"))
-            ids = list(rows.values_list("pk", flat=True)[:limit])
-            # Locked and finished: a requeue of one of them waits, and then finds it gone.
-            self.model.objects.using(self.db).filter(pk__in=ids).only("pk").delete()
-        if ids:
-            signals.send(signals.jobs_pruned, self.model, count=len(ids))
-        return len(ids)
-
     # Verbs of a person, and of code
 
     def stage(self) -> int:
@@ -277,29 +269,21 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         One that has not started is cancelled at once; a running one is asked to stop, by way of its worker.
         """
-        unstarted = (
-            list(self.filter(state__in=UNSTARTED).values_list("pk", flat=True)) if _has_cancel_receivers() else []
-        )
+        unstarted = self.unstarted_ids() if signals.job_cancelled.receivers else []
         is_running = Q(state=JobState.RUNNING)
-        # One statement: between two, a job could be given back, or claimed, past both.
-        moved = self.unfinished().update(
-            state=Case(When(is_running, then=F("state")), default=Value(JobState.CANCELLED)),
-            finished_at=Case(When(~is_running, then=Now())),
-            cancel_requested_at=Case(When(is_running, then=Coalesce("cancel_requested_at", Now()))),
-        )
+        with exclusive():
+            keys = dict(self.with_key().order_by().values_list("concurrency_key", "concurrency_limit").distinct())
+            # One statement: between two, a job could be given back, or claimed, past both.
+            moved = self.unfinished().update(
+                state=Case(When(is_running, then=F("state")), default=Value(JobState.CANCELLED)),
+                finished_at=Case(When(~is_running, then=Now())),
+                cancel_requested_at=Case(When(is_running, then=Coalesce("cancel_requested_at", Now()))),
+            )
+            offer(self._all(), keys)
         if moved:
             notifications.hint(notifications.CANCEL)
-        self._announce_cancelled(unstarted)
+        self._all().announce_cancelled(unstarted)
         return moved
-
-    def _announce_cancelled(self, ids: Collection[int]) -> None:
-        """Tell the receivers which of these jobs were cancelled before they had started."""
-        if not ids:
-            return
-        nothing = dict.fromkeys(("task_path", "queue_name", "attempt", "worker_id", "duration", "exception"))
-        jobs = self.model.objects.using(self.db).filter(pk__in=ids, state=JobState.CANCELLED)
-        for pk in jobs.values_list("pk", flat=True):
-            signals.send(signals.job_cancelled, self.model, job_id=pk, **nothing)
 
     def requeue(self) -> int:
         """Run the finished jobs of this queryset again, each with at least one attempt more.
@@ -322,20 +306,29 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self._make_ready(jobs, **_AFRESH)
 
     def _make_ready(self, jobs: JobQuerySet, **changes: Any) -> int:
-        queues = set(jobs.order_by().values_list("queue_name", flat=True).distinct())
-        moved = jobs.update(state=JobState.READY, **changes)
-        for queue_name in queues:
-            notifications.hint(notifications.READY, queue_name)
+        with exclusive():
+            rows = jobs.order_by().values_list("queue_name", "concurrency_key", "concurrency_limit").distinct()
+            found = list(rows)
+            moved = jobs.update(state=_READY_OR_BLOCKED, **changes)
+            for queue_name in {row[0] for row in found}:
+                notifications.hint(notifications.READY, queue_name)
+            offer(self._all(), {key: most for _, key, most in found})
         return moved
+
+    def _all(self) -> JobQuerySet:
+        """Return all jobs of this database."""
+        every: JobQuerySet = self.model.objects.using(self.db)
+        return every
 
 
 def _first_state(options: Options) -> JobState:
-    return JobState.SCHEDULED if options.is_for_later else JobState.READY
+    if options.is_for_later:
+        return JobState.SCHEDULED
+    return JobState.BLOCKED if options.concurrency_key else JobState.READY
 
 
-def _has_cancel_receivers() -> bool:
-    return bool(signals.job_cancelled.receivers)
-
+# Where a job goes that may run now.
+_READY_OR_BLOCKED = Case(When(concurrency_key="", then=Value(JobState.READY)), default=Value(JobState.BLOCKED))
 
 _AFRESH = {
     "worker_id": "",

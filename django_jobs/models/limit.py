@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from .database import JobsManager
@@ -19,7 +20,7 @@ class Limit(models.Model):
         blank=True,
         help_text=_("Counts instead of the limit of the tasks. 0: nothing starts."),
     )
-    admitted_at = models.DateTimeField(_("last admitted at"), null=True, blank=True, editable=False)
+    used_at = models.DateTimeField(_("used at"), db_default=Now(), editable=False)
 
     objects = JobsManager()
 

@@ -16,7 +16,7 @@ from ..exceptions import InvalidOption
 from ..states import UNSTARTED, JobState
 from .database import exclusive
 from .job import Job
-from .job_queryset import PRUNE_BATCH
+from .job_scopes import PRUNE_BATCH
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet

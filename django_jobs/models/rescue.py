@@ -28,6 +28,7 @@ from django.db.models.functions import Cast, Now
 from .. import notifications, signals
 from ..outcomes import Fate
 from ..states import AttemptOutcome, JobState
+from .admission import offer
 from .attempt import Attempt
 from .completion import start_of_attempt
 from .database import exclusive, lock_free_rows
@@ -42,7 +43,9 @@ FIRST_APART, LONGEST_APART = 10.0, 3600.0
 # Ten halvings find one job among a thousand.
 MOST_DOUBTS = 10
 
-_COLUMNS = ("pk", "attempt", "max_attempts", "worker_id", "task_path", "queue_name")
+_COLUMNS = (
+    "pk", "attempt", "max_attempts", "worker_id", "task_path", "queue_name", "concurrency_key", "concurrency_limit",
+)  # fmt: skip
 # As text, which sorts as well: it may be a time that Python cannot read.
 _BEGAN = Cast("last_attempted_at", TextField())
 _EXCUSE = " It does not count: another job of this worker, which had crashed before too, may have been the cause."
@@ -66,6 +69,7 @@ def rescue_lost(dead: Collection[str] = (), reason: str = "It sent no sign of li
             fates = _fates(orphans)
             _record_crash(orphans, fates, reason)
             Job.objects.rescue(fates)
+            offer(Job.objects.all(), {row["concurrency_key"]: row["concurrency_limit"] for row in orphans})
         for queue_name in {row["queue_name"] for row in orphans}:
             notifications.hint(notifications.READY, queue_name)
     _announce(lost, orphans)

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -29,6 +30,7 @@ from .compiled import Hole, compile_select, compile_update, execute
 from .database import lock_free_rows
 from .marks import Marks, Place
 from .result import Result
+from .rooms import Rooms, limits_of, share_out
 
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
@@ -64,8 +66,14 @@ FROM (SELECT (SELECT count(*) FROM done) AS done, (SELECT count(*) FROM taken) A
 _OUTCOMES = """
  FROM unnest(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::text[]) AS outcome (id, attempt, result) WHERE """
 _LOOK = """
-SELECT queue.name FROM unnest(%(queue_names)s::text[]) AS queue (name), LATERAL ({first}) AS first
-ORDER BY first.priority DESC, first.place LIMIT %(limit)s
+SELECT name FROM (
+    SELECT queue.*, first.priority,
+        row_number() OVER (PARTITION BY queue.turn ORDER BY first.priority DESC, first.place) AS number,
+        row_number() OVER (PARTITION BY queue.turn, first.priority ORDER BY first.place) AS among_equals
+    FROM unnest(%(queue_names)s::text[], %(most)s::int[]) WITH ORDINALITY AS queue (name, most, turn),
+        LATERAL ({first}) AS first
+) AS ready
+WHERE number <= most ORDER BY priority DESC, among_equals, turn LIMIT %(limit)s
 """
 
 # (id, attempt) of a job that has succeeded, and what it returned, as JSON, if that is not None.
@@ -80,7 +88,8 @@ class Turn:
     """The compiled statements of one kind of claim on one database."""
 
     def __init__(self, jobs: JobQuerySet, kind: Kind) -> None:
-        self._using = using = jobs.db
+        self._jobs, self._using = jobs, jobs.db
+        using = jobs.db
         ready = kind.of(jobs.ready())
         choose = lock_free_rows(in_order(ready, QUEUE)).filter(IS_IN_TIME).values_list(*COLUMNS)
         choose_from_mark = choose.filter(priority=PRIORITY, place__gte=MARK)
@@ -104,35 +113,55 @@ class Turn:
         queue_names: Sequence[str],
         limit: int,
         marks: Marks | None = None,
+        rooms: Rooms | None = None,
     ) -> tuple[int, list[Row]]:
         """Return how many of ``succeeded`` the fence let through, and the claimed rows, see ``claim.COLUMNS``.
 
         With ``marks`` what is ready below them may be left for a later claim. Raise LeaseLost when the lease has ended;
         nothing is claimed then, and the successes may be written.
         """
-        if len(queue_names) == 1 and limit and marks is not None:
-            return self._take_marked(worker_id, succeeded, queue_names[0], limit, marks)
-        if not (queue_names and limit):
+        rooms = rooms or Rooms()
+        most = rooms.most_of(queue_names, limit) if limit else {}
+        if not most:
             return self._finish(worker_id, succeeded), []
-        if len(queue_names) == 1:
-            return self._take_one(worker_id, succeeded, queue_names[0], limit)
+        if rooms.shared & most.keys():
+            return self._take_limited(worker_id, succeeded, most, limit, rooms)
+        if len(most) == 1:
+            [(name, room)] = most.items()
+            if marks is None:
+                return self._take_one(worker_id, succeeded, name, room)
+            return self._take_marked(worker_id, succeeded, name, room, marks)
         # Looked at before anything is locked: to lock ``limit`` rows of each queue would hide from other workers
         # those that are not taken.
-        first = execute(connections[self._using], self._look, {"queue_names": list(queue_names), "limit": limit})
-        shares = Counter(name for (name,) in first)
-        done, rows = self._take_shares(worker_id, succeeded, shares)
+        first = self._first(most, limit)
+        done, rows = self._take_shares(worker_id, succeeded, Counter(first))
         if len(first) == limit:
             # What has been claimed by now is: the lease's end is for the next turn.
             with suppress(LeaseLost):
-                self._fill_up(worker_id, queue_names, limit, rows)
+                self._fill_up(worker_id, first, most, limit, rows)
         return done, rows
 
-    def _fill_up(self, worker_id: str, queue_names: Sequence[str], limit: int, rows: list[Row]) -> None:
+    def _take_limited(
+        self, worker_id: str, succeeded: Sequence[Success], most: dict[str, int], limit: int, rooms: Rooms
+    ) -> tuple[int, list[Row]]:
+        """Claim in one transaction, under the locks of the queues' rows, which begin after the successes are written."""
+        with transaction.atomic(using=self._using):
+            done = self._finish(worker_id, succeeded) if succeeded else 0
+            return done, share_out(_Source(self, worker_id), most, limit, rooms, limits_of(self._jobs))
+
+    def _first(self, most: Mapping[str, int], limit: int) -> list[str]:
+        values = {"queue_names": list(most), "most": list(most.values()), "limit": limit}
+        return [name for (name,) in execute(connections[self._using], self._look, values)]
+
+    def _fill_up(
+        self, worker_id: str, first: Sequence[str], most: Mapping[str, int], limit: int, rows: list[Row]
+    ) -> None:
         """Claim others in the place of those that another worker is just taking."""
-        for name in queue_names:
-            room = limit - len(rows)
-            if room:
-                rows += self._take_one(worker_id, (), name, room)[1]
+        shares = Counter(first)
+        for name, room in most.items():
+            more = min(limit - len(rows), room - shares[name])
+            if more > 0:
+                rows += self._take_one(worker_id, (), name, more)[1]
 
     def _take_shares(
         self, worker_id: str, succeeded: Sequence[Success], shares: dict[str, int]
@@ -204,6 +233,20 @@ class Turn:
         if taken != len(claimed):
             raise LeaseLost(f"The lease of worker {worker_id!r} has ended; it claims nothing more.")
         return done, claimed
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The ready jobs, as ``share_out()`` takes them for one worker."""
+
+    turn: Turn
+    worker_id: str
+
+    def first(self, most: Mapping[str, int], limit: int) -> list[str]:
+        return self.turn._first(most, limit)
+
+    def take(self, queue_name: str, limit: int) -> list[Row]:
+        return self.turn._take_one(self.worker_id, (), queue_name, limit)[1]
 
 
 def _element(text: str | None) -> str:

@@ -104,6 +104,13 @@ class Capacity:
             return None
         return Wanted(Kind(self._async_paths, is_without=in_threads > 0), max(in_threads, on_loop), is_search=True)
 
+    def free_for(self, kind: Kind) -> int:
+        """Return how many jobs of this kind would begin at once."""
+        in_threads, on_loop = self._threads.size - self._in_threads, self._loop.size - self._on_loop
+        if not self._async_paths or (kind.paths and kind.is_without):
+            return in_threads
+        return on_loop if kind.paths else min(in_threads, on_loop)
+
     def found_few(self, seconds: float) -> None:
         """Take note that a search took so long and did not find as many jobs as there is room for."""
         self._search_at = time.monotonic() + max(_SEARCH_PAUSE * seconds, _SHORTEST_SEARCH_PAUSE)

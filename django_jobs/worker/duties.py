@@ -17,8 +17,10 @@ from django.utils.module_loading import import_string
 from .. import conf, notifications
 from ..exceptions import InvalidOption
 from ..models import Job, Queue, Worker
+from ..models.admission import Round, forget_unused
 from ..models.database import from_now
 from ..models.job_queryset import JobQuerySet
+from ..models.queue import ALL_QUEUES
 from ..models.rescue import RESCUE_BATCH, rescue_lost
 from ..states import JobState
 
@@ -48,15 +50,16 @@ def declare_queues() -> int:
     return len(missing)
 
 
-def bring_up_jobs(patterns: Sequence[str]) -> bool:
-    """Declare queues and make due jobs ready, as the leader does; say whether a worker of these queues finds jobs now.
+def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES) -> bool:
+    """Declare queues, make due jobs ready and give slots out, as the leader does; say whether a worker finds jobs now.
 
     Asked anew, not of what was done here: a leader may have done it just before.
     """
     declare_queues()
     while Job.objects.stage_due():
         pass
-    served = set(Queue.objects.served_by(patterns))
+    Round().look(Job.objects.all())
+    served = set(Queue.objects.served_by(patterns, tags))
     return any(name in served for name in Job.objects.ready_queues())
 
 
@@ -93,11 +96,19 @@ def forget_workers() -> None:
     Worker.objects.forget(timedelta(seconds=conf.read("KEEP_WORKERS")))
 
 
+def forget_limits() -> None:
+    """Delete the rows of concurrency keys that nobody uses any more."""
+    forget_unused(Job.objects.all())
+
+
 def own_duties(heartbeat_timeout: float) -> list[Duty]:
     """Return the table of our own duties. Dead workers are looked for often enough to keep promise 3."""
+    slots = Round()
     return [
         Duty("rescue", min(2.5, heartbeat_timeout / 4), rescue),
         Duty("declare queues", 2.0, declare_queues),
+        Duty("give out slots", 1.0, lambda: slots.look(Job.objects.all())),
+        Duty("forget limits", 300.0, forget_limits),
         Duty("prune", 60.0, prune),
         Duty("forget workers", 300.0, forget_workers),
     ]

@@ -19,30 +19,31 @@ from typing import Any
 from .. import notifications
 from ..context import Progress
 from ..exceptions import Interrupt, JobCancelled, JobInterrupted, LeaseLost
-from ..models import Job, Queue, Worker
-from ..models.claim import ANY
-from ..models.compiled import can_compile, own_session
-from ..models.completion import Written, give_back_unknown, write_progress
+from ..models import Job, Worker
+from ..models.admission import give_out
+from ..models.compiled import own_session
+from ..models.completion import Written, give_back_unknown
 from ..models.database import exclusive, jobs_connection
-from ..models.marks import Marks
-from ..models.queue import matches
+from ..models.rooms import Rooms
 from ..models.turn import LONGEST_WAIT
 from ..outcomes import ClaimedJob, Outcome
 from .announcer import Announcer
 from .capacity import Capacity, Wanted
-from .identity import tags_of
+from .lanes import Lanes
+from .news import News
 from .options import WorkerOptions
 from .outbox import REFUSALS, Outbox, is_passing
 from .owner import Owner
 from .progress import ProgressBoard
 from .service import Service
+from .turns import Turns
 from .wakeup import Wakeup
 
 logger = logging.getLogger("django_jobs")
 
-# How often a worker looks at its queues and at requests to cancel, and how soon it writes new counters (seconds).
-LOOK_INTERVAL = 1.0
-NEWS_INTERVAL = 2.0
+# How often a worker looks at its queues and at requests to cancel, and how soon it tries again to give out slots of a key
+# whose row somebody else had (seconds).
+LOOK_INTERVAL, SLOTS_INTERVAL = 1.0, 0.05
 
 
 class Exchange(Service):
@@ -56,6 +57,7 @@ class Exchange(Service):
         announcer: Announcer,
         *,
         owner: Owner,
+        tags: Sequence[str] = ("*",),
         on_death: Callable[[Service], None] | None = None,
     ) -> None:
         super().__init__(on_death)
@@ -66,8 +68,8 @@ class Exchange(Service):
         self.idle = threading.Event()
         self.processed = self.failed = 0
         self._ends_when_idle = options.once or options.burst
-        self._patterns, self._tags = list(options.queues), tags_of(worker_id, list(options.tags))
-        self._poll_interval, self._report_interval = options.poll_interval, options.heartbeat_interval
+        self._lanes = Lanes(options.queues, tags, options.poll_interval)
+        self._news = News(options.heartbeat_interval)
         self._capacity = capacity
         self._announcer = announcer
         self._owner = owner
@@ -75,10 +77,11 @@ class Exchange(Service):
         self._outbox = Outbox(worker_id)
         self._held: dict[int, ClaimedJob] = {}
         self._progress = ProgressBoard()
-        self._marks = Marks()
-        self._queues: list[str] = []
-        self._look_at = self._report_at = self._reported_at = 0.0
-        self._reported = (0, 0)
+        self._turns = Turns(worker_id, self._outbox)
+        self._rooms = Rooms()
+        # Concurrency keys whose slots this worker has freed, or heard of, until they have been given out.
+        self._freed: set[str] = set()
+        self._look_at = 0.0
         self._must_reconcile = True
         self._abandons = self._found_nothing = False
         # Of jobs that a hint has told of, since the last claim.
@@ -103,11 +106,13 @@ class Exchange(Service):
         self.is_claiming = False
         # After the flag: a turn that has begun before it either holds jobs at its end or says so itself.
         self.idle.clear()
-        self._report_soon()
+        self._news.soon()
+        self.look_soon()
 
     def resume_claiming(self) -> None:
         self.is_claiming = True
-        self._report_soon()
+        self._news.soon()
+        self.look_soon()
 
     def interrupt_all(self, reason: type[Interrupt] = JobInterrupted) -> None:
         """Ask every running job to stop."""
@@ -133,20 +138,23 @@ class Exchange(Service):
             own_session(jobs_connection())
         self._look_around()
         is_full = self._turn()
+        has_admitted = self._give_out_slots()
         self._settle()
-        if is_full or self._outbox.has_arrivals:
+        if is_full or has_admitted or self._outbox.has_arrivals:
             return 0.0
         return self._pause()
 
     def wait(self, seconds: float) -> None:
         for heard in self._wakeup.wait(seconds):
             kind, _, name = heard.partition(" ")
-            if kind == notifications.READY and name in self._queues:
+            if kind == notifications.READY and name in self._lanes:
                 self._has_heard = True
                 self._wakeup.look_again()
             elif kind == notifications.DUE:
                 self._owner.on_due()
-            elif kind != notifications.READY or matches(name, self._patterns):
+            elif kind == notifications.SLOTS:
+                self._freed.add(name)
+            elif kind != notifications.READY or self._lanes.may_serve(name):
                 self._look_at = 0.0
 
     def recover(self) -> None:
@@ -158,9 +166,10 @@ class Exchange(Service):
         self._wakeup.close()
         super().close()
 
-    def _report_soon(self) -> None:
-        self._report_at = 0.0
-        self.look_soon()
+    def look_again(self) -> None:
+        """Look for jobs at once, unless limits keep them back."""
+        if not self._rooms.is_held_back:
+            self.look_soon()
 
     def look_soon(self) -> None:
         self._look_at = 0.0
@@ -169,33 +178,27 @@ class Exchange(Service):
     def _pause(self) -> float:
         until_look = self._look_at - time.monotonic()
         search_in = self._capacity.search_in() if self._has_heard else None
-        sooner = [seconds for seconds in (self._progress.due_in(), search_in) if seconds is not None]
-        return max(0.0, min(until_look, *sooner, self._poll_interval * random.uniform(0.9, 1.1)))
+        slots_in = SLOTS_INTERVAL if self._freed else None
+        due = (self._progress.due_in(), search_in, slots_in, self._rooms.look_in)
+        sooner = [seconds for seconds in due if seconds is not None]
+        return max(0.0, min(until_look, *sooner, self._lanes.poll_interval * random.uniform(0.9, 1.1)))
 
     def _look_around(self) -> None:
         """Look at what changes slowly: the queues served, requests to cancel, our own row."""
-        now = time.monotonic()
         if self._must_reconcile:
             self._reconcile()
-        if now < self._look_at and now < self._report_at:
+        if time.monotonic() < self._look_at and not self._news.is_due:
             return
-        self._look_at = now + min(LOOK_INTERVAL, max(self._poll_interval, 0.05))
-        self._queues = Queue.objects.served_by(self._patterns, self._tags)
+        self._lanes.look()
+        self._look_at = time.monotonic() + min(LOOK_INTERVAL, max(self._lanes.poll_interval, 0.05))
         if self._held:
             self._give_back_unbegun()
             self._pass_on_cancellations()
-        has_news = (self.processed, len(self._held)) != self._reported
-        if now >= self._report_at or (has_news and now >= self._reported_at + NEWS_INTERVAL):
-            self._tell_row(now)
-
-    def _tell_row(self, now: float) -> None:
-        """Write our own row: counters, state, the health of the loops."""
-        self._report_at, self._reported_at = now + self._report_interval, now
-        self._reported = (self.processed, len(self._held))
-        if self._owner.report():
-            self._reconcile()
-        else:
-            self._owner.on_lease_lost()
+        if self._news.is_to_tell((self.processed, len(self._held))):
+            if self._owner.report():
+                self._reconcile()
+            else:
+                self._owner.on_lease_lost()
 
     def _reconcile(self) -> None:
         """Give back running jobs that the database says are ours and that we do not know."""
@@ -211,7 +214,7 @@ class Exchange(Service):
             # Else the same turn would claim again what it gives back.
             self._capacity.stop_claiming_ahead()
         everything = not self.is_claiming or self._abandons or is_stuck
-        closed = {job.queue_name for job in self._held.values()}.difference(self._queues)
+        closed = {job.queue_name for job in self._held.values()}.difference(self._lanes)
         if everything or closed:
             unbegun = self._capacity.take_back(lambda job: everything or job.queue_name in closed)
             self._outbox.give_back(unbegun)
@@ -230,7 +233,7 @@ class Exchange(Service):
         """Write what waits and claim. True: there is likely more to claim at once."""
         progress = self._progress.due(outcome.job.id for outcome in self._outbox.waiting)
         wanted = self._wanted()
-        self._found_nothing = False
+        self._found_nothing, self._rooms = False, Rooms()
         if not (self._outbox.waiting or progress or wanted):
             return False
         began, had_outcomes = time.monotonic(), bool(self._outbox.waiting)
@@ -260,7 +263,7 @@ class Exchange(Service):
 
     def _wanted(self) -> Wanted | None:
         """Return what there is room for."""
-        if not self.is_claiming or self._announcer.is_behind or not self._queues or self.claims_left == 0:
+        if not self.is_claiming or self._announcer.is_behind or not self._lanes or self.claims_left == 0:
             return None
         wanted = self._capacity.wanted()
         if wanted is None or self.claims_left is None:
@@ -271,32 +274,18 @@ class Exchange(Service):
         """Write what waits, claim what is wanted; return how many jobs were claimed."""
         if wanted is not None:
             self._has_heard = False
-        successes = None if progress else self._outbox.plain_successes()
-        if successes is None or not can_compile(jobs_connection()):
-            return self._take_turn_in_steps(progress, wanted)
-        kind, limit = (wanted.kind, wanted.limit) if wanted is not None else (ANY, 0)
-        done, claimed = Job.objects.take_turn(self.worker_id, successes, self._queues, limit, kind, self._marks)
-        self._take_on(claimed)
-        if done == len(successes):
-            self._after_commit(Written(done=list(self._outbox.waiting)))
-        else:
-            # The fence has refused some: which, and what becomes of them, is found out one by one.
-            self._take_turn_in_steps({}, None)
-        return len(claimed)
-
-    def _take_turn_in_steps(self, progress: Mapping[int, Any], wanted: Wanted | None) -> int:
-        claimed: list[ClaimedJob] = []
-        with exclusive():
-            write_progress(self.worker_id, progress)
-            written = self._outbox.write()
-            if wanted is not None:
-                claimed = Job.objects.claim(self.worker_id, self._queues, wanted.limit, wanted.kind)
-        self._after_commit(written)
-        self._take_on(claimed)
-        return len(claimed)
+            self._rooms = self._lanes.rooms(self._held.values(), self._capacity.free_for(wanted.kind))
+        count = 0
+        for written, claimed in self._turns.take(progress, wanted, self._lanes.in_turn(), self._rooms):
+            self._take_on(claimed)
+            self._after_commit(written)
+            count += len(claimed)
+        return count
 
     def _take_on(self, claimed: Sequence[ClaimedJob]) -> None:
         """Hand claimed jobs to the executors; back, if somebody has said since this turn began that nothing is claimed."""
+        claimed = self._lanes.with_settings(claimed)
+        self._lanes.take_note(claimed)
         self._held.update((job.id, job) for job in claimed)
         if not self.is_claiming:
             self._outbox.give_back(claimed)
@@ -313,9 +302,19 @@ class Exchange(Service):
             if held is not None and held.attempt == outcome.job.attempt:
                 del self._held[held.id]
                 self._progress.forget(held.id)
+        self._freed.update(outcome.job.concurrency_key for outcome in written.done if outcome.job.concurrency_key)
         self.processed += len(written.done)
         self.failed += sum(outcome.verb in ("fail", "retry", "postpone") for outcome in written.done)
         self._announcer.tell(written.done)
+
+    def _give_out_slots(self) -> bool:
+        """Let blocked jobs have the slots that have become free; say whether one got one."""
+        if not self._freed:
+            return False
+        given = give_out(Job.objects.all(), self._freed)
+        self._freed = set(given.left)
+        self._found_nothing = self._found_nothing and not given.moved
+        return given.moved > 0
 
     def _write_each(self, error: Exception) -> None:
         if not self._outbox.waiting:
@@ -345,6 +344,6 @@ class Exchange(Service):
             self.idle.clear()
             return
         self.idle.set()
-        nothing_left = self._found_nothing or not self._queues or self.claims_left == 0
-        if self._ends_when_idle and self.is_claiming and nothing_left:
+        nothing_left = self._found_nothing or not self._lanes or self.claims_left == 0
+        if self._ends_when_idle and self.is_claiming and nothing_left and not self._freed:
             self._owner.on_nothing_left()

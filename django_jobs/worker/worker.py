@@ -85,11 +85,11 @@ class Worker:
         self.options = options
         self.worker_id = worker_id or options.worker_id or identity.make_worker_id()
         self.exit_code = EXIT_OK
+        self.tags = identity.tags_of(self.worker_id, list(options.tags))
         self._supervisor = supervisor
         self._link = link or Link()
         self._state = WorkerState.STARTING
-        self._stop_requested = threading.Event()
-        self._hurry = threading.Event()
+        self._stop_requested, self._hurry = threading.Event(), threading.Event()
         self._is_started = False
         self._lease_lost = False
         factories = load_factories()
@@ -101,7 +101,7 @@ class Worker:
         self._loop = LoopExecutor(min(at_once, options.async_concurrency), runner, self._done, self._died)
         self._capacity = Capacity(self._threads, self._loop, options.claim_ahead)
         self._exchange = Exchange(
-            self.worker_id, options, self._capacity, self._announcer, owner=self, on_death=self._died
+            self.worker_id, options, self._capacity, self._announcer, owner=self, tags=self.tags, on_death=self._died
         )
         self._alone: list[Service] = self._make_services_of_one_alone() if link is None else []
         self._watch = Watch([self._exchange, *self._alone], options, self._died)
@@ -297,7 +297,7 @@ class Worker:
             pid=os.getpid(),
             supervisor=self._supervisor,
             versions=identity.versions(),
-            tags=identity.tags_of(self.worker_id, list(options.tags)),
+            tags=self.tags,
             queues=list(options.queues),
             concurrency=options.concurrency,
         )
@@ -327,8 +327,8 @@ class Worker:
 
     def on_nothing_left(self) -> None:
         """End a burst, unless jobs have come up since the exchange looked: of new queues, or due by now."""
-        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues):
-            self._exchange.look_soon()
+        if self._exchange.claims_left != 0 and bring_up_jobs(self.options.queues, self.tags):
+            self._exchange.look_again()
             return
         self._link.say_drained()
         self.request_stop()

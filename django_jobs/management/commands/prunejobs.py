@@ -12,7 +12,8 @@ from django.db import Error
 from django_jobs import conf
 from django_jobs.models import Job, Queue
 from django_jobs.models.database import from_now
-from django_jobs.models.job_queryset import PRUNE_BATCH, JobQuerySet
+from django_jobs.models.job_queryset import JobQuerySet
+from django_jobs.models.job_scopes import PRUNE_BATCH
 from django_jobs.states import FINISHED
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

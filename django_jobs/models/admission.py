@@ -1,0 +1,329 @@
+"""Slots: which jobs of a concurrency key may be ready or running, and whose turn is next.
+
+At most ``limit`` jobs of a key are READY or RUNNING: they have its *slots*. The others are BLOCKED, outside of the index of
+ready jobs. Slots are counted from the rows, so a crash or a deletion frees what a job held, and nothing drifts. The rules:
+
+- More jobs get slots only here, with the key's ``Limit`` row locked and the slots counted after it was: never too many.
+- Whoever frees slots, or blocks a job, calls ``offer()``, which looks again when the transaction has committed; workers look
+  after each of theirs. Of two that do not see each other's rows the later one looks when both have committed: no slot
+  stays free beside a blocked job.
+- Nobody waits for a Limit row: a web request may hold it for as long as its transaction takes. Who does not get it
+  leaves the key to a worker, which tries until it has been done.
+- A process may die between its commit and its look: the leader looks at all keys from time to time (``Round``).
+
+First in line is the job with the largest priority, and among those the first in. It joins the ready jobs of its priority at
+their end, so that the jobs of one key do not overtake those of others that have become ready meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.db import connections, transaction
+from django.db.models import Case, Count, Exists, F, IntegerField, OuterRef, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce, Now
+
+from .. import notifications
+from ..states import KEYED, JobState
+from .compiled import Hole, can_compile, compile_select, execute
+from .database import exclusive, from_now, lock_free_rows, take_ids, try_lock_names
+from .limit import Limit
+from .queue import Queue
+
+if TYPE_CHECKING:
+    from .job_queryset import JobQuerySet
+
+# How many keys one statement takes, and the leader looks at each time.
+KEYS_AT_ONCE = 500
+UNUSED_AFTER = timedelta(hours=1)
+
+_KEYS, _LIMIT = Hole("ANY (%(keys)s)"), Hole("%(limit)s")
+_EACH = Hole("wanted.key")
+# The first of the lines of several keys.
+_LINES = """
+SELECT line.* FROM unnest(%(keys)s::text[]) AS wanted (key), LATERAL ({line}) AS line
+"""
+
+# The compiled look for keys to be done, and that for the first in line, by database.
+_looks: dict[str, str] = {}
+_lines: dict[str, str] = {}
+
+
+class Given(NamedTuple):
+    """How many jobs were admitted or blocked, and the keys that are still to be done: somebody else has their row."""
+
+    moved: int = 0
+    left: frozenset[str] = frozenset()
+
+
+NOTHING = Given()
+
+
+class Arrival(NamedTuple):
+    """A new job with a key: as it was inserted, blocked."""
+
+    id: int
+    key: str
+    limit: int | None
+    priority: int
+    queue_name: str
+
+
+def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
+    """Admit those of the new jobs for which there are free slots, and look at the others when they have been committed.
+
+    Call it in the transaction that has inserted them. It admits no others: those would have to wait for its end.
+    """
+    limits = {arrival.key: arrival.limit for arrival in arrivals}
+    paused = set(Queue.objects.using(jobs.db).paused().values_list("name", flat=True))
+    open_to = [arrival for arrival in arrivals if arrival.queue_name not in paused]
+    admitted = 0
+    for keys in _portions(limits):
+        changed = _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True)
+        admitted += _admit_arrivals(jobs, keys, open_to)
+        _take_back(jobs, changed)
+    if admitted < len(arrivals):
+        _look_after_commit(jobs, limits, is_declared=True)
+
+
+def _admit_arrivals(jobs: JobQuerySet, keys: Collection[str], arrivals: Sequence[Arrival]) -> int:
+    if not arrivals:
+        return 0
+    by_key: dict[str, list[Arrival]] = {key: [] for key in keys}
+    for arrival in arrivals:
+        if arrival.key in by_key:
+            by_key[arrival.key].append(arrival)
+    # Those that have come before them stand before them, and are admitted by others.
+    earlier = jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key"), pk__lt=arrivals[0].id)
+    first = _limits(jobs).filter(key__in=list(keys), taken__lt=F("most")).exclude(Exists(earlier))
+    free = _lock(jobs, list(first.values_list("key", flat=True)))
+    chosen: list[int] = []
+    for key, room in free.items():
+        in_line = sorted(by_key[key], key=lambda arrival: (-arrival.priority, arrival.id))
+        chosen += [arrival.id for arrival in in_line[: max(room, 0)]]
+    ids = set(chosen)
+    names = {arrival.queue_name for arrival in arrivals if arrival.id in ids}
+    return _move(jobs, free, jobs.admit(chosen) if chosen else 0, names)
+
+
+def offer(jobs: JobQuerySet, limits: Mapping[str, int | None]) -> None:
+    """Give the free slots of these keys away, now, and once more when the transaction has committed.
+
+    Call it in a transaction that frees slots or blocks jobs. ``jobs`` are all jobs of the database. ``limits`` are what
+    the jobs said when they were enqueued: that counts for keys without a row.
+    """
+    limits = {key: limit for key, limit in limits.items() if key}
+    if not limits:
+        return
+    for keys in _portions(limits):
+        _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=False)
+        give_out(jobs, keys)
+    _look_after_commit(jobs, limits, is_declared=False)
+
+
+def _look_after_commit(jobs: JobQuerySet, limits: Mapping[str, int | None], *, is_declared: bool) -> None:
+    # A method has a name, which Django's report of a failure asks for.
+    transaction.on_commit(_Offer(jobs, limits, is_declared).again, using=jobs.db, robust=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    jobs: JobQuerySet
+    limits: Mapping[str, int | None]
+    is_declared: bool
+
+    def again(self) -> None:
+        """Look at the keys as they are now that the transaction has committed."""
+        for keys in _portions(self.limits):
+            with exclusive():
+                changed = _declare(self.jobs.db, {key: self.limits[key] for key in keys}, self.is_declared)
+                _take_back(self.jobs, changed)
+            for key in give_out(self.jobs, keys).left:
+                notifications.hint(notifications.SLOTS, key)
+
+
+def give_out(jobs: JobQuerySet, keys: Iterable[str]) -> Given:
+    """Admit the jobs that are first in line for the free slots of these keys."""
+    to_do = sorted(_with_room(jobs, keys))
+    if not to_do:
+        return NOTHING
+    with exclusive():
+        free = _lock(jobs, to_do[:KEYS_AT_ONCE])
+        first = _first_in_line(jobs, {key: room for key, room in free.items() if room > 0})
+        # A place at the end, as a job has that is enqueued now.
+        places = take_ids(jobs.db, jobs.model, len(first)) if first else []
+        moved = jobs.admit([pk for pk, _ in first], places) if first else 0
+        _move(jobs, free, moved, {queue_name for _, queue_name in first})
+    return Given(moved, frozenset(to_do) - free.keys())
+
+
+def _take_back(jobs: JobQuerySet, keys: Collection[str]) -> int:
+    """Block the last ready jobs of keys that have more slots taken than there are. Call it in a transaction."""
+    moved = 0
+    for key, room in _lock(jobs, keys).items():
+        if room < 0:
+            last = lock_free_rows(jobs.keyed(JobState.READY).filter(concurrency_key=key).order_by("priority", "-pk"))
+            moved += jobs.block(list(last.values_list("pk", flat=True)[:-room]))
+    return moved
+
+
+def _lock(jobs: JobQuerySet, keys: Collection[str]) -> dict[str, int]:
+    """Lock the rows of these keys that nobody else has, and return how many slots of each are free."""
+    if not keys:
+        return {}
+    rows = lock_free_rows(Limit.objects.using(jobs.db).filter(key__in=keys).order_by("key"))
+    limits = dict(rows.values_list("key", _effective()))
+    # Another statement than that which took the locks: it sees what their last holders have done.
+    taken = jobs.slotted().filter(concurrency_key__in=list(limits)).order_by().values_list("concurrency_key")
+    slots = dict(taken.annotate(Count("pk")))
+    return {key: most - slots.get(key, 0) for key, most in limits.items()}
+
+
+def _move(jobs: JobQuerySet, keys: Iterable[str], moved: int, queue_names: Iterable[str]) -> int:
+    """Tell the workers of newly ready jobs, and write the rows of the keys; return how many jobs have moved."""
+    if moved:
+        # Written, so that a transaction with an older view of the rows cannot lock it and count anew.
+        Limit.objects.using(jobs.db).filter(key__in=list(keys)).update(used_at=Now())
+        for queue_name in queue_names:
+            notifications.hint(notifications.READY, queue_name)
+    return moved
+
+
+def _first_in_line(jobs: JobQuerySet, free: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Return id and queue of the jobs that are first in line for so many free slots of each key, locked."""
+    if not can_compile(connections[jobs.db]):
+        found = [_line(jobs, key).values_list("pk", "queue_name")[:room] for key, room in free.items()]
+        return [row for rows in found for row in rows]
+    lines = _lines.get(jobs.db)
+    if lines is None:
+        line = compile_select(lock_free_rows(_line(jobs, _EACH)).values_list("pk", "queue_name"), jobs.db, _LIMIT)
+        lines = _lines[jobs.db] = _LINES.format(line=line)
+    first: list[tuple[int, str]] = []
+    for room in sorted(set(free.values())):
+        keys = [key for key, each in free.items() if each == room]
+        first += [(pk, name) for pk, name in execute(connections[jobs.db], lines, {"keys": keys, "limit": room})]
+    return first
+
+
+def _line(jobs: JobQuerySet, key: Any) -> JobQuerySet:
+    """Return the jobs that wait for a slot of this key, in their order, without those whose queue is paused."""
+    waiting = jobs.keyed(JobState.BLOCKED).filter(concurrency_key=key).order_by("-priority", "pk")
+    return waiting.exclude(Exists(Queue.objects.using(jobs.db).paused().filter(name=OuterRef("queue_name"))))
+
+
+def give_back_paused(jobs: JobQuerySet) -> int:
+    """Take the slots from ready jobs of paused queues, and offer them to others; return how many there were."""
+    paused = list(Queue.objects.using(jobs.db).paused().values_list("name", flat=True))
+    if not paused:
+        return 0
+    with exclusive():
+        ready = lock_free_rows(jobs.keyed(JobState.READY).filter(queue_name__in=paused))
+        rows = list(ready.values_list("pk", "concurrency_key", "concurrency_limit")[: 2 * KEYS_AT_ONCE])
+        moved = jobs.block([pk for pk, _, _ in rows])
+        offer(jobs, {key: limit for _, key, limit in rows})
+    return moved
+
+
+class Round:
+    """The leader's look at all keys, some with each call: for what a process that died has left undone."""
+
+    def __init__(self) -> None:
+        self._after = ""
+
+    def look(self, jobs: JobQuerySet) -> int:
+        """Do what is to be done for the next keys; return how many jobs have moved."""
+        page = list(_limits(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
+        moved = give_back_paused(jobs)
+        with exclusive():
+            moved += _take_back(jobs, [key for key, most, taken in page if taken > most])
+        moved += give_out(jobs, [key for key, most, taken in page if taken < most]).moved
+        is_last = len(page) < KEYS_AT_ONCE
+        self._after = "" if is_last else page[-1][0]
+        return moved + (_adopt(jobs) if is_last else 0)
+
+
+def _adopt(jobs: JobQuerySet) -> int:
+    """Make the rows of keys that have none: their maker's transaction was rolled back after somebody relied on it."""
+    has_row = Exists(Limit.objects.using(jobs.db).filter(key=OuterRef("concurrency_key")))
+    rows = jobs.keyed(JobState.BLOCKED).exclude(has_row).values_list("concurrency_key", "concurrency_limit")
+    limits = dict(rows[:KEYS_AT_ONCE])
+    if not limits:
+        return 0
+    with exclusive():
+        _declare(jobs.db, limits, is_declared=False)
+    return give_out(jobs, limits).moved
+
+
+def forget_unused(jobs: JobQuerySet) -> int:
+    """Delete the rows of keys that nobody has used for an hour; the next job makes its row anew."""
+    unused = Limit.objects.using(jobs.db).filter(override=None, used_at__lt=from_now(-UNUSED_AFTER))
+    for state in KEYED:
+        unused = unused.exclude(Exists(jobs.keyed(state).filter(concurrency_key=OuterRef("key"))))
+    with exclusive():
+        keys = list(lock_free_rows(unused.order_by("key")).values_list("key", flat=True)[:KEYS_AT_ONCE])
+        return Limit.objects.using(jobs.db).filter(key__in=keys).delete()[0]
+
+
+def _declare(using: str, limits: Mapping[str, int | None], is_declared: bool) -> list[str]:
+    """Make the rows of new keys, and, with ``is_declared``, write limits that have changed; return the keys of those.
+
+    Call it in a transaction.
+    """
+    rows = Limit.objects.using(using)
+    known = dict(rows.filter(key__in=limits).values_list("key", "limit"))
+    # To insert a key that another transaction has inserted would wait for its end.
+    free = try_lock_names(using, [key for key in limits if key not in known])
+    if free:
+        rows.bulk_create([Limit(key=key, limit=limits[key] or 1) for key in sorted(free)], ignore_conflicts=True)
+    changed = [key for key, limit in known.items() if is_declared and limits[key] not in (None, limit)]
+    if not changed:
+        return []
+    changed = list(lock_free_rows(rows.filter(key__in=changed).order_by("key")).values_list("key", flat=True))
+    for key in changed:
+        rows.filter(key=key).update(limit=limits[key])
+    return changed
+
+
+def _with_room(jobs: JobQuerySet, keys: Iterable[str]) -> list[str]:
+    """Return those of the keys that have a blocked job and a free slot."""
+    connection = connections[jobs.db]
+    if not can_compile(connection):
+        return list(_waited_for(jobs).filter(key__in=list(keys)).values_list("key", flat=True))
+    look = _looks.get(jobs.db)
+    if look is None:
+        waited_for = _waited_for(jobs).filter(key=_KEYS).values_list("key", flat=True)
+        look = _looks[jobs.db] = compile_select(waited_for, jobs.db, _LIMIT)
+    return [key for (key,) in execute(connection, look, {"keys": list(keys), "limit": None})]
+
+
+def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+    blocked = Exists(jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key")))
+    # A case, so that slots are counted only where somebody waits for one: that is asked after each job with a key.
+    taken = Case(When(blocked, then=_taken(jobs)), output_field=IntegerField())
+    limits = Limit.objects.using(jobs.db).annotate(most=_effective(), taken=taken)
+    return limits.filter(taken__lt=F("most")).order_by("key")
+
+
+def _limits(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+    """Return the limits with how many slots there are, ``most``, and how many are ``taken``."""
+    return Limit.objects.using(jobs.db).annotate(most=_effective(), taken=_taken(jobs)).order_by("key")
+
+
+def _effective() -> Coalesce:
+    return Coalesce("override", "limit")
+
+
+def _taken(jobs: JobQuerySet) -> Coalesce:
+    """Return how many slots of a key are taken, as an expression on its row."""
+    taken = jobs.slotted().filter(concurrency_key=OuterRef("key")).order_by().values("concurrency_key")
+    return Coalesce(Subquery(taken.annotate(count=Count("pk")).values("count")), 0)
+
+
+def _portions(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the keys sorted, so many at a time as one statement takes."""
+    every = sorted(keys)
+    for begin in range(0, len(every), KEYS_AT_ONCE):
+        yield every[begin : begin + KEYS_AT_ONCE]

@@ -1,0 +1,69 @@
+"""The queues that a worker serves now, as its exchange sees them: their limits, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from ..models import Queue
+from ..models.queue import Lane, matches
+from ..models.rooms import Rooms
+from ..outcomes import ClaimedJob
+
+
+class Lanes:
+    """Used by the exchange thread only."""
+
+    def __init__(self, patterns: Sequence[str], tags: Sequence[str], poll_interval: float) -> None:
+        self.patterns = patterns
+        self._tags = tags
+        self._poll_interval = poll_interval
+        self._lanes: dict[str, Lane] = {}
+        # By queue, the number of the claim that last took jobs of it.
+        self._taken: dict[str, int] = {}
+        self._claims = 0
+
+    def look(self) -> None:
+        """Read which queues are open to this worker, and their settings."""
+        self._lanes = {lane.name: lane for lane in Queue.objects.lanes_for(self.patterns, self._tags)}
+        self._taken = {name: number for name, number in self._taken.items() if name in self._lanes}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._lanes
+
+    def may_serve(self, name: str) -> bool:
+        """Say whether this worker would serve a queue of this name, as far as its patterns go."""
+        return matches(name, self.patterns)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lanes)
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def poll_interval(self) -> float:
+        """Return how often to look for jobs when nothing is heard: as the most impatient queue says, or the worker's option."""
+        own = [lane.poll_interval for lane in self._lanes.values()]
+        return min((self._poll_interval if one is None else one for one in own), default=self._poll_interval)
+
+    def in_turn(self) -> list[str]:
+        """Return the names, those first from which nothing was taken for longest."""
+        return sorted(self._lanes, key=lambda name: self._taken.get(name, 0))
+
+    def rooms(self, held: Iterable[ClaimedJob], free: int) -> Rooms:
+        return Rooms(self._lanes.values(), held, free)
+
+    def take_note(self, claimed: Collection[ClaimedJob]) -> None:
+        """Remember whose turn it has been."""
+        self._claims += 1
+        for job in claimed:
+            self._taken[job.queue_name] = self._claims
+
+    def with_settings(self, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
+        """Give the jobs what their queue says where they say nothing themselves."""
+        timeouts = {name: lane.timeout for name, lane in self._lanes.items() if lane.timeout is not None}
+        if not timeouts:
+            return claimed
+        return [
+            job if job.timeout is not None else job._replace(timeout=timeouts.get(job.queue_name)) for job in claimed
+        ]

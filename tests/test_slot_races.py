@@ -1,0 +1,210 @@
+"""Sessions that meet over the slots of one key: nobody waits, never too many get one, and none stays free."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from django_jobs.models import Job, Limit, Queue
+from django_jobs.models.admission import Round, give_out
+from django_jobs.states import JobState
+
+from . import tasks
+from .exchanges import Hand, states
+from .rivals import Rival
+from .rows import claim, outcome, start_worker, write
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(
+        not connection.features.has_select_for_update_skip_locked,
+        reason="Rows cannot be locked here: of two that write one waits for the other.",
+    ),
+]
+
+BLOCKED, READY, RUNNING, SUCCEEDED = JobState.BLOCKED, JobState.READY, JobState.RUNNING, JobState.SUCCEEDED
+
+
+@pytest.fixture(autouse=True)
+def worker() -> str:
+    Queue.objects.declare("default")
+    return start_worker()
+
+
+def enqueue(limit: int = 1) -> int:
+    return int(tasks.noop.using(concurrency_key="k", concurrency_limit=limit).enqueue().id)
+
+
+def end(job: Any) -> None:
+    write(outcome(job, "succeed"))
+
+
+def settle() -> Any:
+    return give_out(Job.objects.all(), ["k"])
+
+
+def lock_the_key() -> None:
+    list(Limit.objects.filter(key="k").select_for_update())
+
+
+def test_a_job_of_a_key_that_an_open_transaction_uses_for_the_first_time_is_blocked_and_nobody_waits() -> None:
+    with Rival() as rival:
+        rival.begin()
+        first = rival.run(enqueue)
+
+        second = enqueue()
+
+        assert states([second]) == [BLOCKED]
+        rival.commit()
+    assert states([first, second]) == [READY, BLOCKED]
+
+
+def test_a_job_that_waited_for_a_transaction_that_was_rolled_back_is_admitted_by_the_leader() -> None:
+    with Rival() as rival:
+        rival.begin()
+        rival.run(enqueue)
+        second = enqueue()
+        rival.run(transaction.set_rollback, True)
+        rival.commit()
+
+        Round().look(Job.objects.all())
+
+    assert states([second]) == [READY]
+
+
+def test_two_transactions_that_are_open_at_once_never_fill_more_slots_than_there_are() -> None:
+    enqueue(limit=2)
+    with Rival() as rival:
+        rival.begin()
+        second = rival.run(enqueue, 2)
+
+        third = enqueue(limit=2)
+        rival.commit()
+
+    assert states([second, third]) == [READY, BLOCKED]
+
+
+def test_a_slot_that_becomes_free_while_a_job_is_being_enqueued_is_given_to_it_by_the_commit() -> None:
+    enqueue()
+    running = claim()[0]
+    with Rival() as rival:
+        rival.begin()
+        waiting = rival.run(enqueue)
+        # The end of the other job sees no one who waits; the enqueue has seen no free slot.
+        end(running)
+        assert settle().moved == 0
+
+        rival.commit()
+
+    assert states([waiting]) == [READY]
+
+
+def test_a_job_that_is_enqueued_while_another_is_being_ended_gets_its_slot_after_the_commit() -> None:
+    enqueue()
+    running = claim()[0]
+    with Rival() as rival:
+        rival.begin()
+        rival.run(end, running)
+        waiting = enqueue()
+        assert states([waiting]) == [BLOCKED]
+
+        rival.commit()
+        rival.run(settle)
+
+    assert states([waiting]) == [READY]
+
+
+def test_a_worker_does_not_wait_for_a_key_that_somebody_holds_and_comes_back_to_it() -> None:
+    first, second = enqueue(), enqueue()
+    with Rival() as rival, Hand() as hand:
+        hand.turn()
+        rival.begin()
+        rival.run(lock_the_key)
+        hand.end(hand.begin())
+
+        hand.turn()
+        assert states([first, second]) == [SUCCEEDED, BLOCKED]
+        assert 0 < hand.exchange._pause() <= 0.05
+        rival.commit()
+        hand.settle()
+
+    assert states([second]) == [RUNNING]
+
+
+def test_an_enqueue_that_finds_the_key_held_tells_a_worker_which_admits_the_job() -> None:
+    enqueue()
+    end(claim()[0])
+    with Rival() as rival, Hand(notify=True) as hand, closing(hand.exchange._wakeup):
+        hand.exchange.wait(0)
+        rival.begin()
+        rival.run(lock_the_key)
+
+        waiting = enqueue()
+        assert states([waiting]) == [BLOCKED]
+        hand.exchange.wait(20)
+        rival.commit()
+        hand.settle()
+
+    assert states([waiting]) == [RUNNING]
+
+
+@pytest.mark.parametrize("free", [1, 2])
+def test_slots_that_another_session_gives_out_between_look_and_lock_are_not_given_out_twice(free: int) -> None:
+    ids = [enqueue(limit=free) for _ in range(free * 3)]
+    for job in claim():
+        end(job)
+    met: list[str] = []
+
+    def at_the_lock(execute: Any, sql: str, *rest: Any) -> Any:
+        if "django_jobs_limit" in sql and "FOR NO KEY UPDATE" in sql and not met:
+            met.append(sql)
+            assert rival.run(settle).moved == free
+        return execute(sql, *rest)
+
+    with Rival() as rival, connection.execute_wrapper(at_the_lock):
+        given = settle()
+
+    assert met
+    assert given.moved == 0
+    assert states(ids) == [SUCCEEDED] * free + [READY] * free + [BLOCKED] * free
+
+
+def test_a_blocked_job_that_somebody_is_just_cancelling_is_passed_over() -> None:
+    _first, second, third = enqueue(), enqueue(), enqueue()
+    running = claim()[0]
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: Job.objects.filter(pk=second).cancel())
+        end(running)
+
+        settle()
+        rival.commit()
+
+    assert states([second, third]) == [JobState.CANCELLED, READY]
+
+
+def test_cancelling_and_ending_jobs_of_one_key_do_not_wait_for_each_other_for_ever() -> None:
+    first, second = enqueue(), enqueue()
+    running = claim()[0]
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: Job.objects.filter(pk=second).cancel())
+        rival.run(lock_the_key)
+
+        end(running)
+        given = settle()
+        rival.commit()
+
+    assert given.moved == 0
+    assert states([first, second]) == [SUCCEEDED, JobState.CANCELLED]
+
+
+def test_a_rolled_back_enqueue_leaves_the_slot_to_the_next() -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        enqueue()
+        raise ZeroDivisionError
+
+    assert states([enqueue()]) == [READY]
