@@ -156,6 +156,19 @@ def test_another_word_is_refused() -> None:
     assert states("mail") == ONE_OF_EACH
 
 
+@pytest.mark.parametrize("jobs", ["cancel", "delete"])
+def test_the_slots_of_its_jobs_go_to_jobs_of_other_queues(jobs: str, small_pieces: None) -> None:
+    Queue.objects.declare_all(["mail", "letters"])
+    enqueue(5, queue_name="mail", concurrency_key="k")
+    [other] = enqueue(1, queue_name="letters", concurrency_key="k")
+    before = state_of(Job.objects.get(pk=other))
+
+    Queue.objects.remove("mail", jobs=jobs)
+
+    assert before == JobState.BLOCKED
+    assert state_of(Job.objects.get(pk=other)) == JobState.READY
+
+
 def test_receivers_hear_of_jobs_that_were_cancelled() -> None:
     Queue.objects.declare("mail")
     ids = enqueue(2, queue_name="mail")
