@@ -34,7 +34,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         return [Error(str(error), hint="Make it a dict, or leave it out for the defaults.", id="django_jobs.E001")]
     values, messages = _read_all()
     messages += [_unknown_key(key, suggestion) for key, suggestion in unknown.items()]
-    for check in (_check_contradictions, _check_database, _check_middleware, _check_duties):
+    for check in (_check_contradictions, _check_database, _check_queues, _check_middleware, _check_duties):
         messages += check(values)
     return [*messages, *_check_tasks()]
 
@@ -100,6 +100,19 @@ def _check_memory(alias: str, processes: int | None) -> Iterator[CheckMessage]:
             hint="Give the database a file.",
             id="django_jobs.W001",
         )
+
+
+def _check_queues(values: dict[str, Any]) -> Iterator[CheckMessage]:
+    from .models.queue_problems import SETTINGS, checked_entry
+
+    if "QUEUES" not in values:
+        return
+    for name, settings in conf.queues().items():
+        try:
+            checked_entry(name, settings)
+        except InvalidOption as error:
+            hint = f"Correct it. A queue takes upsert, {', '.join(SETTINGS)}."
+            yield Error(f"DJANGO_JOBS['QUEUES'] cannot work. {error}", hint=hint, id="django_jobs.E011")
 
 
 def _check_middleware(values: dict[str, Any]) -> Iterator[CheckMessage]:

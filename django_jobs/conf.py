@@ -42,7 +42,13 @@ SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
         Setting("DATABASE", "default", str, "alias", "The database that holds the jobs tables."),
-        Setting("QUEUES", [], list, "names", "Queues to declare besides those that tasks name."),
+        Setting(
+            "QUEUES",
+            [],
+            list,
+            "queues",
+            "Queues to declare besides those that tasks name, or a dict with their settings.",
+        ),
         Setting("TASK_MODULES", ["tasks", "jobs"], list, "names", "Modules of each installed app to find tasks in."),
         Setting("MAX_ATTEMPTS", 3, int, "attempts", "How often a job is tried, unless its task says otherwise.", 1),
         Setting("MAX_ARGUMENT_BYTES", 1048576, int, "bytes", "The most that a job's arguments may take as JSON.", 2),
@@ -124,6 +130,12 @@ def read_or_default(name: str) -> Any:
         return read(name)
     except InvalidOption:
         return SETTINGS[name].default
+
+
+def queues() -> dict[str, dict[str, Any]]:
+    """Return the queues of the settings, each with what they say of it, which nobody has judged yet."""
+    value = read("QUEUES")
+    return dict(value) if isinstance(value, dict) else {name: {} for name in value}
 
 
 def database() -> str:
@@ -229,6 +241,8 @@ _KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "t
 
 
 def _checked(setting: Setting, value: Any, place: str) -> Any:
+    if setting.unit == "queues" and isinstance(value, dict):
+        return _checked_queues(value, place)
     accepted: Any = {float: (int, float), list: (list, tuple)}.get(setting.kind, (setting.kind,))
     is_number = setting.kind in (int, float)
     if not isinstance(value, accepted) or (is_number and isinstance(value, bool)):
@@ -248,3 +262,14 @@ def _checked(setting: Setting, value: Any, place: str) -> Any:
             f"{place} must be at least {setting.least:g}{setting.unit and ' '}{setting.unit}, not {value!r}."
         )
     return list(value) if setting.kind is list else value
+
+
+def _checked_queues(value: dict[Any, Any], place: str) -> dict[str, dict[str, Any]]:
+    for name, settings_of_it in value.items():
+        if not isinstance(name, str):
+            raise InvalidOption(f"{place} must have names of queues as keys; {name!r} is none.")
+        if not isinstance(settings_of_it, dict):
+            raise InvalidOption(
+                f"{place}[{name!r}] must be a dict of settings, such as {{'concurrency': 5}}, not {settings_of_it!r}."
+            )
+    return {name: dict(settings_of_it) for name, settings_of_it in value.items()}

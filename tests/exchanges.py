@@ -17,6 +17,7 @@ from django_jobs.worker.exchange import Exchange
 from django_jobs.worker.execution import make_runner
 from django_jobs.worker.executors.event_loop import LoopExecutor
 from django_jobs.worker.executors.threads import ThreadExecutor
+from django_jobs.worker.identity import tags_of
 from django_jobs.worker.options import resolve_options
 
 from . import tasks
@@ -38,7 +39,8 @@ class Hand:
         self.loop = LoopExecutor(self.options.async_concurrency, runner, _ignore, _ignore, Deadlines())
         self.capacity = Capacity(self.threads, self.loop, self.options.claim_ahead, self.options.kind)
         self.announcer = Announcer()
-        self.exchange = Exchange(WORKER, self.options, self.capacity, self.announcer, owner=self)
+        tags = tags_of(WORKER, list(self.options.tags))
+        self.exchange = Exchange(WORKER, self.options, self.capacity, self.announcer, owner=self, tags=tags)
 
     def __enter__(self) -> Self:
         start_worker()

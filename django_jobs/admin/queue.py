@@ -1,17 +1,18 @@
-"""Queues in the admin: what waits, who takes it, pause and resume, and how long finished jobs are kept."""
+"""Queues in the admin: what waits, who takes it, settings, pause and resume, and deletion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -20,66 +21,14 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import notifications
 from ..models import Queue, Worker
 from ..models.backlog import TAKES_JOBS, Backlog, backlogs, undeclared_ready_queues
+from ..models.queue_removal import CANCEL, DELETE, KEEP, Removed
 from ..states import JobState
 from . import display
-from .page import RowAdmin
+from .actions import MOST_MOVED
+from .page import Button, RowAdmin
+from .queue_forms import DeletionForm, PauseForm, QueueForm
 
 MOST_WORKERS_NAMED = 5
-
-
-class QueueForm(forms.ModelForm):
-    class Meta:
-        model = Queue
-        fields = ("name", "resume_at", "keep_succeeded", "keep_failed")
-        help_texts = {
-            "keep_succeeded": gettext_lazy(
-                "Days and hours, such as “7 00:00:00”. Empty: as the setting KEEP_SUCCEEDED says. 0: for ever."
-            ),
-            "keep_failed": gettext_lazy(
-                "Failed and cancelled jobs, such as “30 00:00:00”. Empty: as the setting KEEP_FAILED says. 0: for ever."
-            ),
-        }
-
-    def clean_keep_succeeded(self) -> timedelta | None:
-        return self._not_negative("keep_succeeded")
-
-    def clean_keep_failed(self) -> timedelta | None:
-        return self._not_negative("keep_failed")
-
-    def _not_negative(self, name: str) -> timedelta | None:
-        duration = self.cleaned_data[name]
-        if duration is not None and duration < timedelta():
-            raise forms.ValidationError(_("A time to keep jobs cannot be negative."))
-        return duration
-
-
-class PauseForm(forms.Form):
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        max_length=255,
-        required=False,
-        help_text=gettext_lazy("Shown to everybody who looks at the queue."),
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
-    resume_at = forms.DateTimeField(
-        label=gettext_lazy("Resume at"),
-        required=False,
-        help_text=gettext_lazy(
-            "The pause ends by itself at this time. Empty: it lasts until somebody resumes the queue."
-        ),
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
-    )
-
-    def __init__(self, *args: Any, now: datetime | None, **kwargs: Any) -> None:
-        """Take ``now`` by the database's clock: the end of a pause is compared with no other."""
-        super().__init__(*args, **kwargs)
-        self._now = now
-
-    def clean_resume_at(self) -> Any:
-        resume_at = self.cleaned_data["resume_at"]
-        if resume_at is not None and self._now is not None and resume_at <= self._now:
-            raise forms.ValidationError(_("This time has passed: the pause would end before it began."))
-        return resume_at
 
 
 class QueueChangeList(ChangeList):
@@ -98,18 +47,22 @@ def with_backlogs(queues: Sequence[Any]) -> Sequence[Any]:
 
 @admin.register(Queue)
 class QueueAdmin(RowAdmin):
-    actions = ("pause", "resume")
+    actions = ("pause", "resume", "delete_selected")
     button_labels = {"pause": gettext_lazy("Pause"), "resume": gettext_lazy("Resume")}
+    all_labels = {"pause": gettext_lazy("Pause all queues"), "resume": gettext_lazy("Resume all queues")}
     change_list_template = "admin/django_jobs/queue/change_list.html"
     form = QueueForm
-    list_display = ("name", "status", "ready", "oldest_wait", "running", "served_by")
+    list_display = ("name", "status", "ready", "oldest_wait", "running", "served_by", "tag_list")
     search_fields = ("name",)
     readonly_fields = ("status", "ready", "oldest_wait", "running", "served_by")
     fieldsets = (
         (None, {"fields": ("name", "status", ("ready", "oldest_wait", "running"), "served_by", "resume_at")}),
+        (gettext_lazy("Workers"), {"fields": ("tags", ("executor", "poll_interval"))}),
+        (gettext_lazy("Limits"), {"fields": (("concurrency", "max_running"), ("rate_limit", "rate_window"))}),
+        (gettext_lazy("Jobs"), {"fields": ("timeout", ("raise_after", "raise_by"))}),
         (gettext_lazy("Finished jobs"), {"fields": ("keep_succeeded", "keep_failed")}),
     )
-    add_fieldsets = ((None, {"fields": ("name",)}), fieldsets[1])
+    add_fieldsets = ((None, {"fields": ("name",)}), *fieldsets[1:])
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.add_fieldsets if obj is None else self.fieldsets
@@ -125,7 +78,13 @@ class QueueAdmin(RowAdmin):
         return QueueChangeList
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        context = {"undeclared_queues": undeclared_ready_queues()} if request.method == "GET" else {}
+        context: dict[str, Any] = {}
+        if request.method == "GET":
+            buttons = [Button(label, self._url("all", name)) for name, label in self.all_labels.items()]
+            context = {
+                "undeclared_queues": undeclared_ready_queues(),
+                "all_buttons": buttons if self.has_operate_permission(request) else [],
+            }
         return super().changelist_view(request, context | (extra_context or {}))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
@@ -136,6 +95,41 @@ class QueueAdmin(RowAdmin):
         super().save_model(request, obj, form, change)
         notifications.hint(notifications.QUEUES)
 
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.all_view)
+        return [path("all/<slug:name>/", view, name="django_jobs_queue_all"), *super().get_urls()]
+
+    def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Ask, then pause or resume all queues."""
+        if not self.has_operate_permission(request):
+            raise PermissionDenied
+        if name not in self.all_labels:
+            raise Http404
+        queues = self.get_queryset(request)
+        if name == "pause":
+            response = self.pause(request, queues)
+        elif "post" in request.POST:
+            response = self.resume(request, queues)
+        else:
+            names = [queue.name for queue in Queue.objects.paused()]
+            response = self.confirmation(request, queues, "resume.html", str(self.all_labels[name]), names=names)
+        return response or HttpResponseRedirect(self.list_url(request))
+
+    def _back_url(self, request: HttpRequest, queryset: QuerySet, is_list: bool) -> str:
+        match = request.resolver_match
+        is_for_all = match is not None and match.url_name == "django_jobs_queue_all"
+        return self.list_url(request) if is_for_all else super()._back_url(request, queryset, is_list)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Ask, then delete one queue: the same as for many."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self.gone(request)
+        response = self.delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
+        return response or HttpResponseRedirect(self.list_url(request))
+
     def offers(self, name: str, row: Any) -> bool:
         return row.backlog.is_paused == (name == "resume")
 
@@ -144,7 +138,10 @@ class QueueAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("status"))
     def status(self, queue: Any) -> str:
         parts = [_pause_of(queue)] if queue.backlog.is_paused else []
-        if queue.backlog.is_stuck:
+        if queue.backlog.problem:
+            note = _("No worker takes its jobs: %(problem)s") % {"problem": queue.backlog.problem}
+            parts.append(display.with_note(display.badge(_("problem"), "bad"), note))
+        elif queue.backlog.is_stuck:
             parts.append(display.with_note(display.badge(_("problem"), "bad"), _problem_of(queue.backlog)))
         return format_html_join(" ", "{}", ((part,) for part in parts or [display.badge(_("open"))]))
 
@@ -158,7 +155,15 @@ class QueueAdmin(RowAdmin):
 
     @admin.display(description=gettext_lazy("running"))
     def running(self, queue: Any) -> str:
-        return self._jobs_link(queue, JobState.RUNNING, queue.backlog.running, str(queue.backlog.running))
+        """Say how many run, and how many may."""
+        link = self._jobs_link(queue, JobState.RUNNING, queue.backlog.running, str(queue.backlog.running))
+        return link if queue.max_running is None else format_html("{} / {}", link, queue.max_running)
+
+    @admin.display(description=gettext_lazy("tags"))
+    def tag_list(self, queue: Any) -> str:
+        tags = queue.tags if isinstance(queue.tags, list) else [queue.tags]
+        shown = format_html_join(" ", '<span class="django-jobs-tag">{}</span>', ((tag,) for tag in tags))
+        return shown or display.badge(_("no worker"), "warn")
 
     @admin.display(description=gettext_lazy("served by"))
     def served_by(self, queue: Any) -> str:
@@ -205,6 +210,47 @@ class QueueAdmin(RowAdmin):
         queues = list(queryset)
         resumed = [queue for queue in queues if Queue.objects.resume(queue.name)]
         self._report(request, resumed, len(queues), _("Resumed."))
+
+    @admin.action(permissions=["delete"], description=gettext_lazy("Delete selected queues"))
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        form = DeletionForm(
+            request.POST if "post" in request.POST else None,
+            may_change=request.user.has_perm("django_jobs.change_job"),
+            may_delete=request.user.has_perm("django_jobs.delete_job"),
+        )
+        queues = list(queryset)
+        if not form.is_valid():
+            title = ngettext("Delete %(count)d queue?", "Delete %(count)d queues?", len(queues))
+            names = [queue.name for queue in queues]
+            return self.confirmation(
+                request, queryset, "delete.html", title % {"count": len(queues)}, form=form, names=names
+            )
+        for queue in queues:
+            removed = Queue.objects.remove(queue.name, form.cleaned_data["jobs"], at_most=MOST_MOVED)
+            self._report_removed(request, queue, form.cleaned_data["jobs"], removed)
+        return None
+
+    def _report_removed(self, request: HttpRequest, queue: Queue, jobs: str, removed: Removed) -> None:
+        names = {
+            KEEP: _("its jobs were kept"),
+            CANCEL: _("its jobs were cancelled"),
+            DELETE: _("its jobs were deleted"),
+        }
+        counts = _("%(cancelled)d cancelled, %(stopping)d asked to stop, %(deleted)d deleted") % removed._asdict()
+        text = names[jobs] if jobs == KEEP else f"{names[jobs]} ({counts})"
+        if removed.is_removed or removed.has_more:
+            LogEntry.objects.log_actions(
+                user_id=request.user.pk,  # type: ignore[arg-type]
+                queryset=[queue],
+                action_flag=DELETION if removed.is_removed else CHANGE,
+                change_message=text,
+            )
+        told = {"name": queue.name, "jobs": text}
+        if removed.is_removed:
+            self.message_user(request, _("The queue “%(name)s” was deleted; %(jobs)s.") % told, messages.SUCCESS)
+        elif removed.has_more:
+            more = _("The queue “%(name)s” has more jobs and is still there; %(jobs)s. Repeat it for the others.")
+            self.message_user(request, more % told, messages.WARNING)
 
     def _report(self, request: HttpRequest, changed: Sequence[Queue], selected: int, log: str) -> None:
         for queue in changed:

@@ -17,6 +17,7 @@ from ..states import WorkerState
 from .claim import PLACE
 from .job import Job
 from .queue import Queue, matches
+from .queue_problems import matches_tags
 from .worker import Worker, WorkerKind
 
 MOST_COUNTED = 10_000
@@ -29,7 +30,8 @@ class Backlog:
     """One queue at a moment.
 
     ``ready`` is never more than MOST_COUNTED + 1, which means "more"; ``oldest_wait`` is the longest among the jobs
-    counted, None without any. ``workers`` are those with a live lease that serve the queue.
+    counted, None without any. ``workers`` are those with a live lease that serve the queue, by their patterns and tags;
+    with a ``problem`` in its settings, none does.
     """
 
     ready: int
@@ -37,6 +39,7 @@ class Backlog:
     running: int
     workers: tuple[Worker, ...]
     is_paused: bool
+    problem: str = ""
 
     @property
     def is_stuck(self) -> bool:
@@ -47,15 +50,17 @@ class Backlog:
 def backlogs(queues: Collection[Queue]) -> dict[str, Backlog]:
     """Return the backlog of each of these queues by name, in three queries."""
     workers = Worker.objects.leased().filter(kind=WorkerKind.WORKER).order_by("worker_id")
-    live = [(worker, _patterns(worker)) for worker in workers.only("worker_id", "state", "queues")]
+    live = list(workers.only("worker_id", "state", "queues", "tags"))
+    rows = {queue.name: (queue, queue.problem) for queue in queues}
     running = dict(Job.objects.running().order_by().values_list("queue_name").annotate(Count("pk")))
     return {
         name: Backlog(
             ready=ready,
             oldest_wait=None if since is None else max(now - since, timedelta()),
             running=running.get(name, 0),
-            workers=tuple(worker for worker, patterns in live if matches(name, patterns)),
+            workers=() if rows[name][1] else tuple(worker for worker in live if _serves(worker, rows[name][0])),
             is_paused=paused_at is not None and (resume_at is None or resume_at > now),
+            problem=rows[name][1],
         )
         for name, paused_at, resume_at, ready, since, now in _counted(queues)
     }
@@ -90,5 +95,10 @@ def _of_first(aggregate: str, rows: QuerySet, output_field: Field) -> Subquery:
     return Subquery(rows[: MOST_COUNTED + 1], output_field, template=template, aggregate=aggregate)
 
 
-def _patterns(worker: Worker) -> list[str]:
-    return worker.queues if isinstance(worker.queues, list) else []
+def _serves(worker: Worker, queue: Queue) -> bool:
+    return matches(queue.name, _texts(worker.queues)) and matches_tags(queue.tags, _texts(worker.tags))
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts of a list that a worker of any release may have written."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []

@@ -85,7 +85,8 @@ def expired_jobs() -> list[JobQuerySet]:
         finished = Job.objects.finished().filter(state__in=states)
         own = dict(Queue.objects.filter(**{f"{field}__isnull": False}).values_list("name", field))
         for name, keep in own.items():
-            if keep:
+            # A negative time, written past every check, would delete what has only just ended.
+            if keep > timedelta():
                 expired.append(finished.filter(queue_name=name, finished_at__lt=from_now(-keep)))
         if default:
             kept = from_now(-timedelta(seconds=default))

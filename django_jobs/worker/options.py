@@ -86,9 +86,18 @@ def resolve_options(
 
 
 def known_queues() -> set[str]:
-    """Return the queues that settings, tasks and rows declare."""
+    """Return the queues that settings and tasks declare."""
     of_tasks = {task.queue_name for task in declared_tasks().values()}
-    return {"default", *conf.read("QUEUES"), *of_tasks}
+    return {"default", *conf.queues(), *of_tasks}
+
+
+def declare_known_queues() -> None:
+    """Declare the queues of settings and tasks; those of the settings with what they say of them.
+
+    Raise InvalidOption for what no queue can have.
+    """
+    configured = conf.queues()
+    Queue.objects.declare_configured({name: configured.get(name, {}) for name in known_queues()})
 
 
 def check_queues(patterns: Iterable[str]) -> None:

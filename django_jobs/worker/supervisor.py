@@ -22,7 +22,6 @@ from datetime import timedelta
 from django.db import Error, connections
 
 from ..exceptions import InvalidOption
-from ..models import Queue
 from ..models import Worker as WorkerRow
 from ..models.worker import WorkerKind
 from ..states import WorkerState
@@ -31,7 +30,7 @@ from .duties import own_duties, plugin_duties
 from .heartbeat import Heartbeat
 from .leader import Leader, PluginDuties
 from .middleware import load_factories
-from .options import WorkerOptions, check_queues, known_queues
+from .options import WorkerOptions, check_queues, declare_known_queues
 from .preflight import check_database, explained_errors
 from .reload import Reloader
 from .service import Service, within
@@ -166,7 +165,7 @@ class Supervisor:
         with explained_errors():
             check_queues(self.options.queues)
             self._register()
-            Queue.objects.declare_all(known_queues())
+            declare_known_queues()
         connections.close_all()
         for service in self._services:
             service.start()

@@ -25,7 +25,6 @@ from django.db import Error, connections
 from .. import signals
 from ..context import Progress
 from ..exceptions import JobsError
-from ..models import Queue
 from ..models import Worker as WorkerRow
 from ..outcomes import Outcome
 from ..states import WorkerState
@@ -42,7 +41,7 @@ from .executors.threads import ThreadExecutor
 from .leader import Leader
 from .link import Link
 from .middleware import load_factories
-from .options import WorkerOptions, check_queues, known_queues, resolve_options
+from .options import WorkerOptions, check_queues, declare_known_queues, resolve_options
 from .owner import Startable
 from .preflight import check_database, explained_errors
 from .service import Service, within
@@ -121,7 +120,7 @@ class Worker:
         with explained_errors():
             check_queues(self.options.queues)
             self._register()
-            Queue.objects.declare_all(known_queues())
+            declare_known_queues()
         self._state = WorkerState.RUNNING
         self._is_started = True
         parts: list[Startable] = [self._deadlines, self._threads, self._loop, self._announcer, self._exchange]

@@ -14,10 +14,11 @@ from django_jobs.bench.measures import MEASURES
 from django_jobs.bench.report import as_json, as_table
 from django_jobs.bench.run import Interrupted, Order, check_order, run_bench
 from django_jobs.exceptions import JobsError
+from django_jobs.management.queues import QUEUES, QueueCommands
 
 
 class Command(BaseCommand):
-    help = "Look at the jobs and the database that they are in. Each command has a --help of its own."
+    help = "Look at the queues, and at the database that they are in. Each command has a --help of its own."
     # Each command says itself what it lacks.
     requires_system_checks: list[str] = []
 
@@ -27,7 +28,22 @@ class Command(BaseCommand):
         bench.add_argument("--jobs", type=int, default=Order.jobs, metavar="N", help=_JOBS)
         bench.add_argument("--repeat", type=int, default=Order.repeat, metavar="N", help=_REPEAT)
         bench.add_argument("--measure", action="append", metavar="NAME", help=_MEASURE)
-        bench.add_argument("--json", action="store_true", help="Print JSON, and nothing else to standard output.")
+        bench.add_argument("--json", action="store_true", help=_AS_JSON)
+        self._add_queues(commands, parser)
+
+    def _add_queues(self, commands: Any, parser: CommandParser) -> None:
+        calls = QueueCommands(self)
+        queues = self._add_command(commands, parser, "queues", calls.list, QUEUES)
+        queues.add_argument("--json", action="store_true", help=_AS_JSON)
+        under = queues.add_subparsers(title="commands", metavar="COMMAND")
+
+        def add(name: str, call: Callable[[dict[str, Any]], None], sentence: str) -> CommandParser:
+            command = self._add_command(under, parser, name, call, sentence)
+            # It may stand before the name too.
+            command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_AS_JSON)
+            return command
+
+        calls.add_to(add)
 
     def _add_command(
         self,
@@ -71,6 +87,7 @@ _BENCH = (
     "signals that the project has are part of what is measured: they hear of the bench's jobs. Takes about a minute. "
     "Exit codes: 0 all was measured; 1 a measure failed, or none could be taken; 130 ended by Ctrl-C."
 )
+_AS_JSON = "Print JSON, and nothing else to standard output."
 _JOBS = f"Jobs to drain; other measures take as many or fewer. Default: {Order.jobs}."
 _REPEAT = f"How often each measure is taken; medians are shown. Default: {Order.repeat}."
 _MEASURE = f"Take only this measure: {', '.join(MEASURES)}. Repeatable; default: all."
