@@ -80,7 +80,8 @@ def test_a_range_counts_also_where_jobs_of_one_kind_are_searched() -> None:
 
 
 @needs_compiling
-def test_a_marked_claim_keeps_to_the_range() -> None:
+def test_a_marked_claim_keeps_to_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_jobs.models.marks._SLOW", 0.005)
     start_worker()
     ids = enqueue_each(0, 10, 20)
     marks = Marks()
