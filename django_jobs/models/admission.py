@@ -17,6 +17,7 @@ their end, so that the jobs of one key do not overtake those of others that have
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 
 # How many keys one statement takes, and the leader looks at each time.
 KEYS_AT_ONCE = 500
+# How many rows of new keys an enqueue makes at most: the locks on their names, which others may need, are held as long as
+# its transaction takes. Those of the other keys are made when it has committed.
+MOST_NEW_KEYS = 50
+# For how long (seconds) the leader looks at keys before it comes to its other duties.
+LONGEST_LOOK = 0.1
 UNUSED_AFTER = timedelta(hours=1)
 
 _KEYS, _LIMIT = Hole("ANY (%(keys)s)"), Hole("%(limit)s")
@@ -46,6 +52,9 @@ _EACH = Hole("wanted.key")
 _LINES = """
 SELECT line.* FROM unnest(%(keys)s::text[]) AS wanted (key), LATERAL ({line}) AS line
 """
+
+# How many of a transaction's last callbacks are searched for the same look.
+_SEARCHED = 20
 
 # The compiled look for keys to be done, and that for the first in line, by database.
 _looks: dict[str, str] = {}
@@ -79,34 +88,36 @@ def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
     """
     limits = {arrival.key: arrival.limit for arrival in arrivals}
     paused = set(Queue.objects.using(jobs.db).paused().values_list("name", flat=True))
-    open_to = [arrival for arrival in arrivals if arrival.queue_name not in paused]
+    open_to: dict[str, list[Arrival]] = {}
+    for arrival in arrivals:
+        if arrival.queue_name not in paused:
+            open_to.setdefault(arrival.key, []).append(arrival)
     admitted = 0
+    most_new = MOST_NEW_KEYS
     for keys in _portions(limits):
-        changed = _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True)
-        admitted += _admit_arrivals(jobs, keys, open_to)
+        changed = _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True, most_new=most_new)
+        most_new = 0
+        admitted += _admit_arrivals(jobs, {key: open_to[key] for key in keys if key in open_to}, arrivals[0].id)
         _take_back(jobs, changed)
     if admitted < len(arrivals):
         _look_after_commit(jobs, limits, is_declared=True)
 
 
-def _admit_arrivals(jobs: JobQuerySet, keys: Collection[str], arrivals: Sequence[Arrival]) -> int:
+def _admit_arrivals(jobs: JobQuerySet, arrivals: Mapping[str, Sequence[Arrival]], first_id: int) -> int:
     if not arrivals:
         return 0
-    by_key: dict[str, list[Arrival]] = {key: [] for key in keys}
-    for arrival in arrivals:
-        if arrival.key in by_key:
-            by_key[arrival.key].append(arrival)
     # Those that have come before them stand before them, and are admitted by others.
-    earlier = jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key"), pk__lt=arrivals[0].id)
-    first = _limits(jobs).filter(key__in=list(keys), taken__lt=F("most")).exclude(Exists(earlier))
+    earlier = jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key"), pk__lt=first_id)
+    # So do those that got a slot, and with it a place, since the new jobs have their ids: these then need places too.
+    placed = jobs.keyed(JobState.READY).filter(concurrency_key=OuterRef("key"), position__gt=first_id)
+    first = _limits(jobs).filter(key__in=list(arrivals), taken__lt=F("most")).exclude(Exists(earlier) | Exists(placed))
     free = _lock(jobs, list(first.values_list("key", flat=True)))
-    chosen: list[int] = []
+    chosen: list[Arrival] = []
     for key, room in free.items():
-        in_line = sorted(by_key[key], key=lambda arrival: (-arrival.priority, arrival.id))
-        chosen += [arrival.id for arrival in in_line[: max(room, 0)]]
-    ids = set(chosen)
-    names = {arrival.queue_name for arrival in arrivals if arrival.id in ids}
-    return _move(jobs, free, jobs.admit(chosen) if chosen else 0, names)
+        in_line = sorted(arrivals[key], key=lambda arrival: (-arrival.priority, arrival.id))
+        chosen += in_line[: max(room, 0)]
+    moved = jobs.admit([arrival.id for arrival in chosen]) if chosen else 0
+    return _move(jobs, free, moved, {arrival.queue_name for arrival in chosen})
 
 
 def offer(jobs: JobQuerySet, limits: Mapping[str, int | None]) -> None:
@@ -125,8 +136,17 @@ def offer(jobs: JobQuerySet, limits: Mapping[str, int | None]) -> None:
 
 
 def _look_after_commit(jobs: JobQuerySet, limits: Mapping[str, int | None], *, is_declared: bool) -> None:
+    look = _Offer(jobs, limits, is_declared)
+    # For a loop of enqueues one look, not one for each of them. What undoes the other one's call undoes this one too.
+    for entry in reversed(connections[jobs.db].run_on_commit[-_SEARCHED:]):
+        other = getattr(entry[1], "__self__", None)
+        if isinstance(other, _Offer) and look.is_covered_by(other):
+            return
+        if isinstance(other, _Offer) and other.limits.keys() & limits.keys():
+            # It may say another limit: the last word counts.
+            break
     # A method has a name, which Django's report of a failure asks for.
-    transaction.on_commit(_Offer(jobs, limits, is_declared).again, using=jobs.db, robust=True)
+    transaction.on_commit(look.again, using=jobs.db, robust=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,10 @@ class _Offer:
     jobs: JobQuerySet
     limits: Mapping[str, int | None]
     is_declared: bool
+
+    def is_covered_by(self, other: _Offer) -> bool:
+        """Say whether another look, at the end of the same transaction, does all that this one would."""
+        return self.is_declared == other.is_declared and self.limits.items() <= other.limits.items()
 
     def again(self) -> None:
         """Look at the keys as they are now that the transaction has committed."""
@@ -147,11 +171,16 @@ class _Offer:
 
 def give_out(jobs: JobQuerySet, keys: Iterable[str]) -> Given:
     """Admit the jobs that are first in line for the free slots of these keys."""
-    to_do = sorted(_with_room(jobs, keys))
-    if not to_do:
-        return NOTHING
+    given = NOTHING
+    for to_do in _portions(_with_room(jobs, keys)):
+        moved, left = _give_out(jobs, to_do)
+        given = Given(given.moved + moved, given.left | left)
+    return given
+
+
+def _give_out(jobs: JobQuerySet, to_do: Collection[str]) -> Given:
     with exclusive():
-        free = _lock(jobs, to_do[:KEYS_AT_ONCE])
+        free = _lock(jobs, to_do)
         first = _first_in_line(jobs, {key: room for key, room in free.items() if room > 0})
         # A place at the end, as a job has that is enqueued now.
         places = take_ids(jobs.db, jobs.model, len(first)) if first else []
@@ -235,14 +264,21 @@ class Round:
 
     def look(self, jobs: JobQuerySet) -> int:
         """Do what is to be done for the next keys; return how many jobs have moved."""
-        page = list(_limits(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
+        until = time.monotonic() + LONGEST_LOOK
         moved = give_back_paused(jobs)
+        while True:
+            moved += self._look_at_some(jobs)
+            if not self._after:
+                return moved + _adopt(jobs)
+            if time.monotonic() >= until:
+                return moved
+
+    def _look_at_some(self, jobs: JobQuerySet) -> int:
+        page = list(_limits(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
+        self._after = "" if len(page) < KEYS_AT_ONCE else page[-1][0]
         with exclusive():
-            moved += _take_back(jobs, [key for key, most, taken in page if taken > most])
-        moved += give_out(jobs, [key for key, most, taken in page if taken < most]).moved
-        is_last = len(page) < KEYS_AT_ONCE
-        self._after = "" if is_last else page[-1][0]
-        return moved + (_adopt(jobs) if is_last else 0)
+            moved = _take_back(jobs, [key for key, most, taken in page if taken > most])
+        return moved + give_out(jobs, [key for key, most, taken in page if taken < most]).moved
 
 
 def _adopt(jobs: JobQuerySet) -> int:
@@ -267,15 +303,17 @@ def forget_unused(jobs: JobQuerySet) -> int:
         return Limit.objects.using(jobs.db).filter(key__in=keys).delete()[0]
 
 
-def _declare(using: str, limits: Mapping[str, int | None], is_declared: bool) -> list[str]:
-    """Make the rows of new keys, and, with ``is_declared``, write limits that have changed; return the keys of those.
+def _declare(
+    using: str, limits: Mapping[str, int | None], is_declared: bool, most_new: int | None = None
+) -> list[str]:
+    """Make the rows of up to ``most_new`` new keys, and, with ``is_declared``, write limits that have changed.
 
-    Call it in a transaction.
+    Return the keys of the changed ones. Call it in a transaction.
     """
     rows = Limit.objects.using(using)
     known = dict(rows.filter(key__in=limits).values_list("key", "limit"))
     # To insert a key that another transaction has inserted would wait for its end.
-    free = try_lock_names(using, [key for key in limits if key not in known])
+    free = try_lock_names(using, [key for key in limits if key not in known][:most_new])
     if free:
         rows.bulk_create([Limit(key=key, limit=limits[key] or 1) for key in sorted(free)], ignore_conflicts=True)
     changed = [key for key, limit in known.items() if is_declared and limits[key] not in (None, limit)]

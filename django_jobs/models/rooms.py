@@ -28,8 +28,9 @@ from .queue import Lane, Queue
 if TYPE_CHECKING:
     from .job_queryset import JobQuerySet
 
-# How soon (seconds) a worker tries again that found another one claiming.
-CONTENDED = 0.003
+# How soon (seconds) a worker tries again that found another one claiming; if that is in vain, twice as late each time, up to
+# so many times: somebody may have the row locked for long, such as a request that has changed it.
+CONTENDED, MOST_DOUBLED = 0.003, 5
 
 _NAME, _NAMES, _LIMIT = Hole("%(name)s"), Hole("ANY (%(names)s)"), Hole("%(limit)s")
 _TOKENS, _NOW = Hole("%(tokens)s"), Hole("%(now)s")

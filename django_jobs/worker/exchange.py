@@ -274,7 +274,9 @@ class Exchange(Service):
         """Write what waits, claim what is wanted; return how many jobs were claimed."""
         if wanted is not None:
             self._has_heard = False
-            self._rooms = self._lanes.rooms(self._held.values(), self._capacity.free_for(wanted.kind))
+            # What is written with this turn makes room for what it claims.
+            held = self._outbox.without_waiting(self._held.values())
+            self._rooms = self._lanes.rooms(held, self._capacity.free_for(wanted.kind))
         count = 0
         for written, claimed in self._turns.take(progress, wanted, self._lanes.in_turn(), self._rooms):
             self._take_on(claimed)
