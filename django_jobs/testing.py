@@ -99,9 +99,10 @@ def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, includ
 
 def _run_next(worker_id: str, queue_name: str | None, include_scheduled: bool, postponed: set[int]) -> bool:
     from .models import Job
-    from .models.admission import Round, give_out
+    from .models.admission import give_out
     from .models.completion import write_outcomes
     from .models.database import exclusive
+    from .models.slot_round import Round
     from .worker.announcer import announce
 
     Job.objects.exclude(pk__in=postponed).stage() if include_scheduled else Job.objects.stage_due()

@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from django.utils import timezone
 
-from django_jobs import current_job, task
+from django_jobs import Snooze, current_job, task
 from django_jobs.retries import fixed
 
 from . import hostile_jobs  # noqa: F401 - they are found by the name of this module
@@ -113,6 +113,21 @@ def pause_briefly(seconds: float) -> None:
     note("begin")
     time.sleep(seconds)
     note("end")
+
+
+@task(backoff=fixed(0.05), max_attempts=50)
+def stumble(first: str, seconds: float) -> None:
+    """Pause briefly; the first attempt ends as ``first`` says: "fail", "snooze" or "succeed"."""
+    note("begin")
+    try:
+        time.sleep(seconds)
+        job = current_job()
+        if job is not None and job.attempt == 1 and first == "fail":
+            raise ValueError("as the test wants it")
+        if job is not None and job.attempt == 1 and first == "snooze":
+            raise Snooze(0.05)
+    finally:
+        note("end")
 
 
 @task

@@ -310,6 +310,39 @@ def test_a_burst_waits_for_what_only_limits_keep_back_and_does_not_spin() -> Non
         assert hand.exchange._pause() > 0
 
 
+def test_the_end_of_a_job_makes_room_for_the_next_one_of_its_queue_in_the_same_turn() -> None:
+    limited(concurrency=1)
+    ids = enqueue(3)
+    with Hand(concurrency=2) as hand:
+        held = [hand.turn()]
+        for _ in ids[1:]:
+            hand.end(hand.begin())
+            held.append(hand.turn())
+
+    assert held == [[pk] for pk in ids]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_meets_a_row_that_somebody_holds_for_long_tries_less_and_less_often() -> None:
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("Rows cannot be locked here: one claim waits for the other.")
+    limited(max_running=2)
+    ids = enqueue(10)
+    pauses = []
+    with Rival() as rival, Hand() as hand:
+        rival.begin()
+        rival.run(lambda: limited(max_running=1))
+        for _ in range(8):
+            hand.turn()
+            pauses.append(hand.exchange._pause())
+        rival.commit()
+        held = hand.turn()
+
+    assert 0 < pauses[0] <= CONTENDED
+    assert 10 * CONTENDED < pauses[-1] <= 0.1
+    assert held == ids[:1]
+
+
 # Pure
 
 

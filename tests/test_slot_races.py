@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from django_jobs import enqueue_many
 from django_jobs.models import Job, Limit, Queue
-from django_jobs.models.admission import Round, give_out
+from django_jobs.models.admission import MOST_NEW_KEYS, give_out
+from django_jobs.models.slot_round import Round
 from django_jobs.states import JobState
 
 from . import tasks
@@ -208,3 +210,57 @@ def test_a_rolled_back_enqueue_leaves_the_slot_to_the_next() -> None:
         raise ZeroDivisionError
 
     assert states([enqueue()]) == [READY]
+
+
+def test_an_open_transaction_with_many_new_keys_leaves_most_new_keys_to_others() -> None:
+    with Rival() as rival:
+        rival.begin()
+        many = [tasks.noop.using(concurrency_key=f"import {number}") for number in range(3000)]
+        rival.run(lambda: enqueue_many([(each, (), {}) for each in many]))
+
+        ids = [int(tasks.noop.using(concurrency_key=f"other {number}").enqueue().id) for number in range(40)]
+
+        # Two names may share a lock, of 1,024: here less than 2 are expected to.
+        assert states(ids).count(READY) >= 30
+        assert Limit.objects.count() == states(ids).count(READY)
+        rival.commit()
+    assert Job.objects.ready().count() >= 3000 + 30
+    assert MOST_NEW_KEYS <= 100
+
+
+def test_a_new_job_does_not_pass_those_of_its_key_that_got_slots_since_it_was_written() -> None:
+    first, second, third = (enqueue(limit=2) for _ in range(3))
+    running = claim()
+    met: list[int] = []
+
+    def after_the_insert(execute: Any, sql: str, *rest: Any) -> Any:
+        answer = execute(sql, *rest)
+        if "INSERT INTO" in sql and "django_jobs_job" in sql and not met:
+            met.append(1)
+            rival.run(lambda: [end(job) for job in running])
+            assert rival.run(settle).moved == 1
+        return answer
+
+    with Rival() as rival, connection.execute_wrapper(after_the_insert):
+        newest = enqueue(limit=2)
+
+    assert met
+    assert states([first, second, third, newest]) == [SUCCEEDED, SUCCEEDED, READY, READY]
+    assert [job.id for job in claim()] == [third, newest]
+
+
+def test_a_worker_comes_to_all_its_keys_also_behind_many_that_somebody_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_jobs.models.admission.KEYS_AT_ONCE", 2)
+    keyed = [tasks.noop.using(concurrency_key=key) for key in "abcd"]
+    waiting = [int([each.enqueue(), each.enqueue()][1].id) for each in keyed]
+    for job in claim():
+        end(job)
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: list(Limit.objects.filter(key__in="abc").select_for_update()))
+
+        given = give_out(Job.objects.all(), "abcd")
+        rival.commit()
+
+    assert given == (1, frozenset("abc"))
+    assert states(waiting) == [BLOCKED, BLOCKED, BLOCKED, READY]

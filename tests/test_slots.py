@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from django_jobs import enqueue_many
 from django_jobs.compat import InvalidTask
 from django_jobs.exceptions import InvalidArgument
 from django_jobs.models import Job, Limit, Queue
-from django_jobs.models.admission import KEYS_AT_ONCE, Round, forget_unused, give_out
+from django_jobs.models.admission import KEYS_AT_ONCE, give_out
 from django_jobs.models.database import exclusive, from_now
 from django_jobs.models.rescue import rescue_lost
+from django_jobs.models.slot_round import Round, forget_unused
 from django_jobs.outcomes import ClaimedJob
 from django_jobs.states import JobState
 from django_jobs.testing import run_jobs
 
 from . import tasks
 from .exchanges import Hand, states
+from .rivals import Rival
 from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, write
 
 pytestmark = pytest.mark.django_db
@@ -393,7 +396,8 @@ def test_a_key_whose_row_has_gone_is_found_by_the_leader() -> None:
 
 
 def test_the_leader_comes_to_every_key_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_jobs.models.admission.KEYS_AT_ONCE", 2)
+    monkeypatch.setattr("django_jobs.models.slot_round.KEYS_AT_ONCE", 2)
+    monkeypatch.setattr("django_jobs.models.slot_round.LONGEST_LOOK", 0)
     ids = [pk for key in "abcde" for pk in enqueue(2, key)]
     Job.objects.ready().delete()
     leader = Round()
@@ -403,6 +407,28 @@ def test_the_leader_comes_to_every_key_in_time(monkeypatch: pytest.MonkeyPatch) 
 
     assert Job.objects.ready().count() == 5
     assert set(Job.objects.ready().values_list("pk", flat=True)) == set(ids[1::2])
+
+
+def test_the_leader_looks_at_many_pages_of_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_jobs.models.slot_round.KEYS_AT_ONCE", 2)
+    monkeypatch.setattr("django_jobs.models.slot_round.LONGEST_LOOK", 60)
+    ids = [pk for key in "abcde" for pk in enqueue(2, key)]
+    Job.objects.ready().delete()
+
+    look()
+
+    assert states(ids[1::2]) == [READY] * 5
+
+
+def test_keys_without_a_row_are_found_beside_one_with_many_jobs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_jobs.models.slot_round.KEYS_AT_ONCE", 3)
+    many, one = enqueue(6, "a"), enqueue(2, "b")
+    Job.objects.ready().delete()
+    Limit.objects.all().delete()
+
+    look()
+
+    assert states([*many, *one]) == [READY, BLOCKED, BLOCKED, BLOCKED, BLOCKED, READY]
 
 
 # Pauses
@@ -474,6 +500,18 @@ def test_a_burst_runs_all_jobs_of_a_key_before_it_ends() -> None:
         assert hand.calls == ["nothing left"]
 
 
+def test_tests_run_jobs_whose_slot_came_free_without_the_end_of_a_job() -> None:
+    paused, behind = enqueue(1, "paused", queue_name="mail"), enqueue(2, "behind")
+    Queue.objects.declare("mail")
+    Queue.objects.pause("mail")
+    look()
+    Queue.objects.resume("mail")
+    Job.objects.filter(pk=behind[0]).delete()
+
+    assert run_jobs() == 2
+    assert states([*paused, behind[1]]) == [SUCCEEDED, SUCCEEDED]
+
+
 def test_jobs_of_a_key_are_run_by_tests_too() -> None:
     ids = enqueue(3)
 
@@ -496,6 +534,33 @@ def test_a_full_key_is_outside_of_the_index_of_ready_jobs() -> None:
 def test_jobs_without_a_key_ask_for_no_limit(django_assert_num_queries: Any) -> None:
     with exclusive(), django_assert_num_queries(1):
         tasks.noop.enqueue()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_loop_of_enqueues_looks_once_more_at_its_key_and_not_once_for_each() -> None:
+    enqueue(1)
+
+    with transaction.atomic():
+        waiting = enqueue(5)
+        assert len(connection.run_on_commit) <= 2
+        Job.objects.ready().delete()
+
+    assert states(waiting) == [READY, BLOCKED, BLOCKED, BLOCKED, BLOCKED]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_limit_of_the_last_enqueue_counts_after_a_transaction_that_could_not_write_it() -> None:
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("Rows cannot be locked here: of two that write one waits for the other.")
+    enqueue(3)
+    with Rival() as rival, transaction.atomic():
+        rival.begin()
+        rival.run(lambda: list(Limit.objects.filter(key="k").select_for_update()))
+        for limit in (2, 3, 2):
+            enqueue(1, limit=limit)
+        rival.commit()
+
+    assert Limit.objects.get().limit == 2
 
 
 def test_the_state_of_a_job_tells_that_it_is_blocked() -> None:

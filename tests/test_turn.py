@@ -20,7 +20,7 @@ from django_jobs.models.database import from_now
 from django_jobs.models.rescue import rescue_lost
 from django_jobs.outcomes import ClaimedJob, Failure, Fate
 from django_jobs.states import JobState
-from django_jobs.worker import exchange
+from django_jobs.worker import turns
 
 from . import tasks
 from .exchanges import Hand, enqueue
@@ -51,7 +51,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], T]], tu
     def do(act: Callable[[], T]) -> tuple[T, T]:
         answers = []
         for compiles in (True, False):
-            for module in (job_queryset, exchange):
+            for module in (job_queryset, turns):
                 monkeypatch.setattr(module, "can_compile", lambda connection, compiles=compiles: compiles)
             with transaction.atomic():
                 answers.append(act())

@@ -9,7 +9,7 @@ ready jobs. Slots are counted from the rows, so a crash or a deletion frees what
   stays free beside a blocked job.
 - Nobody waits for a Limit row: a web request may hold it for as long as its transaction takes. Who does not get it
   leaves the key to a worker, which tries until it has been done.
-- A process may die between its commit and its look: the leader looks at all keys from time to time (``Round``).
+- A process may die between its commit and its look: the leader looks at all keys from time to time (``slot_round``).
 
 First in line is the job with the largest priority, and among those the first in. It joins the ready jobs of its priority at
 their end, so that the jobs of one key do not overtake those of others that have become ready meanwhile.
@@ -17,10 +17,8 @@ their end, so that the jobs of one key do not overtake those of others that have
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
@@ -28,9 +26,9 @@ from django.db.models import Case, Count, Exists, F, IntegerField, OuterRef, Que
 from django.db.models.functions import Coalesce, Now
 
 from .. import notifications
-from ..states import KEYED, JobState
+from ..states import JobState
 from .compiled import Hole, can_compile, compile_select, execute
-from .database import exclusive, from_now, lock_free_rows, take_ids, try_lock_names
+from .database import exclusive, lock_free_rows, take_ids, try_lock_names
 from .limit import Limit
 from .queue import Queue
 
@@ -42,9 +40,6 @@ KEYS_AT_ONCE = 500
 # How many rows of new keys an enqueue makes at most: the locks on their names, which others may need, are held as long as
 # its transaction takes. Those of the other keys are made when it has committed.
 MOST_NEW_KEYS = 50
-# For how long (seconds) the leader looks at keys before it comes to its other duties.
-LONGEST_LOOK = 0.1
-UNUSED_AFTER = timedelta(hours=1)
 
 _KEYS, _LIMIT = Hole("ANY (%(keys)s)"), Hole("%(limit)s")
 _EACH = Hole("wanted.key")
@@ -95,10 +90,10 @@ def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
     admitted = 0
     most_new = MOST_NEW_KEYS
     for keys in _portions(limits):
-        changed = _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True, most_new=most_new)
+        changed = declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True, most_new=most_new)
         most_new = 0
         admitted += _admit_arrivals(jobs, {key: open_to[key] for key in keys if key in open_to}, arrivals[0].id)
-        _take_back(jobs, changed)
+        take_back(jobs, changed)
     if admitted < len(arrivals):
         _look_after_commit(jobs, limits, is_declared=True)
 
@@ -110,7 +105,11 @@ def _admit_arrivals(jobs: JobQuerySet, arrivals: Mapping[str, Sequence[Arrival]]
     earlier = jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key"), pk__lt=first_id)
     # So do those that got a slot, and with it a place, since the new jobs have their ids: these then need places too.
     placed = jobs.keyed(JobState.READY).filter(concurrency_key=OuterRef("key"), position__gt=first_id)
-    first = _limits(jobs).filter(key__in=list(arrivals), taken__lt=F("most")).exclude(Exists(earlier) | Exists(placed))
+    first = (
+        limits_with_slots(jobs)
+        .filter(key__in=list(arrivals), taken__lt=F("most"))
+        .exclude(Exists(earlier) | Exists(placed))
+    )
     free = _lock(jobs, list(first.values_list("key", flat=True)))
     chosen: list[Arrival] = []
     for key, room in free.items():
@@ -130,7 +129,7 @@ def offer(jobs: JobQuerySet, limits: Mapping[str, int | None]) -> None:
     if not limits:
         return
     for keys in _portions(limits):
-        _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=False)
+        declare(jobs.db, {key: limits[key] for key in keys}, is_declared=False)
         give_out(jobs, keys)
     _look_after_commit(jobs, limits, is_declared=False)
 
@@ -163,8 +162,8 @@ class _Offer:
         """Look at the keys as they are now that the transaction has committed."""
         for keys in _portions(self.limits):
             with exclusive():
-                changed = _declare(self.jobs.db, {key: self.limits[key] for key in keys}, self.is_declared)
-                _take_back(self.jobs, changed)
+                changed = declare(self.jobs.db, {key: self.limits[key] for key in keys}, self.is_declared)
+                take_back(self.jobs, changed)
             for key in give_out(self.jobs, keys).left:
                 notifications.hint(notifications.SLOTS, key)
 
@@ -189,7 +188,7 @@ def _give_out(jobs: JobQuerySet, to_do: Collection[str]) -> Given:
     return Given(moved, frozenset(to_do) - free.keys())
 
 
-def _take_back(jobs: JobQuerySet, keys: Collection[str]) -> int:
+def take_back(jobs: JobQuerySet, keys: Collection[str]) -> int:
     """Block the last ready jobs of keys that have more slots taken than there are. Call it in a transaction."""
     moved = 0
     for key, room in _lock(jobs, keys).items():
@@ -243,69 +242,7 @@ def _line(jobs: JobQuerySet, key: Any) -> JobQuerySet:
     return waiting.exclude(Exists(Queue.objects.using(jobs.db).paused().filter(name=OuterRef("queue_name"))))
 
 
-def give_back_paused(jobs: JobQuerySet) -> int:
-    """Take the slots from ready jobs of paused queues, and offer them to others; return how many there were."""
-    paused = list(Queue.objects.using(jobs.db).paused().values_list("name", flat=True))
-    if not paused:
-        return 0
-    with exclusive():
-        ready = lock_free_rows(jobs.keyed(JobState.READY).filter(queue_name__in=paused))
-        rows = list(ready.values_list("pk", "concurrency_key", "concurrency_limit")[: 2 * KEYS_AT_ONCE])
-        moved = jobs.block([pk for pk, _, _ in rows])
-        offer(jobs, {key: limit for _, key, limit in rows})
-    return moved
-
-
-class Round:
-    """The leader's look at all keys, some with each call: for what a process that died has left undone."""
-
-    def __init__(self) -> None:
-        self._after = ""
-
-    def look(self, jobs: JobQuerySet) -> int:
-        """Do what is to be done for the next keys; return how many jobs have moved."""
-        until = time.monotonic() + LONGEST_LOOK
-        moved = give_back_paused(jobs)
-        while True:
-            moved += self._look_at_some(jobs)
-            if not self._after:
-                return moved + _adopt(jobs)
-            if time.monotonic() >= until:
-                return moved
-
-    def _look_at_some(self, jobs: JobQuerySet) -> int:
-        page = list(_limits(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
-        self._after = "" if len(page) < KEYS_AT_ONCE else page[-1][0]
-        with exclusive():
-            moved = _take_back(jobs, [key for key, most, taken in page if taken > most])
-        return moved + give_out(jobs, [key for key, most, taken in page if taken < most]).moved
-
-
-def _adopt(jobs: JobQuerySet) -> int:
-    """Make the rows of keys that have none: their maker's transaction was rolled back after somebody relied on it."""
-    has_row = Exists(Limit.objects.using(jobs.db).filter(key=OuterRef("concurrency_key")))
-    rows = jobs.keyed(JobState.BLOCKED).exclude(has_row).values_list("concurrency_key", "concurrency_limit")
-    limits = dict(rows[:KEYS_AT_ONCE])
-    if not limits:
-        return 0
-    with exclusive():
-        _declare(jobs.db, limits, is_declared=False)
-    return give_out(jobs, limits).moved
-
-
-def forget_unused(jobs: JobQuerySet) -> int:
-    """Delete the rows of keys that nobody has used for an hour; the next job makes its row anew."""
-    unused = Limit.objects.using(jobs.db).filter(override=None, used_at__lt=from_now(-UNUSED_AFTER))
-    for state in KEYED:
-        unused = unused.exclude(Exists(jobs.keyed(state).filter(concurrency_key=OuterRef("key"))))
-    with exclusive():
-        keys = list(lock_free_rows(unused.order_by("key")).values_list("key", flat=True)[:KEYS_AT_ONCE])
-        return Limit.objects.using(jobs.db).filter(key__in=keys).delete()[0]
-
-
-def _declare(
-    using: str, limits: Mapping[str, int | None], is_declared: bool, most_new: int | None = None
-) -> list[str]:
+def declare(using: str, limits: Mapping[str, int | None], is_declared: bool, most_new: int | None = None) -> list[str]:
     """Make the rows of up to ``most_new`` new keys, and, with ``is_declared``, write limits that have changed.
 
     Return the keys of the changed ones. Call it in a transaction.
@@ -345,7 +282,7 @@ def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
     return limits.filter(taken__lt=F("most")).order_by("key")
 
 
-def _limits(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+def limits_with_slots(jobs: JobQuerySet) -> QuerySet[Any, Any]:
     """Return the limits with how many slots there are, ``most``, and how many are ``taken``."""
     return Limit.objects.using(jobs.db).annotate(most=_effective(), taken=_taken(jobs)).order_by("key")
 

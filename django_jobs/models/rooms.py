@@ -59,15 +59,21 @@ class Share(NamedTuple):
 class Rooms:
     """What one worker may claim of its queues in one turn, and what it was told on the way. Used by its exchange only."""
 
-    def __init__(self, lanes: Iterable[Lane] = (), held: Iterable[ClaimedJob] = (), free: int = 0) -> None:
-        """Take the jobs that the worker holds, and how many threads or places on its event loop are ``free``."""
+    def __init__(
+        self, lanes: Iterable[Lane] = (), held: Iterable[ClaimedJob] = (), free: int = 0, tries: int = 0
+    ) -> None:
+        """Take the jobs that the worker holds, and how many threads or places on its event loop are ``free``.
+
+        ``tries`` is how many turns in a row have been in vain because another worker was claiming.
+        """
         self._lanes = {lane.name: lane for lane in lanes}
         has_own = any(lane.concurrency is not None for lane in self._lanes.values())
         self._held = Counter(job.queue_name for job in held) if has_own else Counter()
         self._free = free
+        self._try_again_in = CONTENDED * 2 ** min(tries, MOST_DOUBLED)
         self.shared = frozenset(name for name, lane in self._lanes.items() if lane.is_limited)
         # Jobs may be there that only the limits keep back, and when (seconds) to look again, if that is known.
-        self.is_held_back = False
+        self.is_held_back = self.is_contended = False
         self.look_in: float | None = None
 
     def most_of(self, queue_names: Iterable[str], limit: int) -> dict[str, int]:
@@ -91,6 +97,11 @@ class Rooms:
             # It is the claim that takes tokens, so that near the limit what is claimed must start at once.
             most = min(most, self._free)
         return min(most, share.jobs)
+
+    def meet_other(self) -> None:
+        """Remember that another worker was just claiming, and when to try again."""
+        self.is_contended = True
+        self.hold_back(self._try_again_in)
 
     def hold_back(self, seconds: float | None) -> None:
         self.is_held_back = True
@@ -183,7 +194,7 @@ class SharedLimits:
     def claim(self, name: str, most: int, rooms: Rooms, take: Callable[[int], list[Row]]) -> list[Row]:
         """Lock the queue's row, and ``take()`` as many of up to ``most`` jobs as it allows. Call it in a transaction."""
         if not self._has_locked(name):
-            rooms.hold_back(CONTENDED)
+            rooms.meet_other()
             return []
         # Another statement than the one that took the lock: it sees what its last holder has done.
         share = self._shares([name]).get(name)

@@ -17,13 +17,13 @@ from django.utils.module_loading import import_string
 from .. import conf, notifications
 from ..exceptions import InvalidOption
 from ..models import Job, Queue, Worker
-from ..models.admission import Round, forget_unused
 from ..models.ageing import raise_waiting
 from ..models.claim import ANY, Kind
 from ..models.database import from_now
 from ..models.job_queryset import JobQuerySet
 from ..models.queue import ALL_QUEUES
 from ..models.rescue import RESCUE_BATCH, rescue_lost
+from ..models.slot_round import Round, forget_unused
 from ..states import JobState
 
 # The longest that one pass of pruning may take (seconds): the next duty is not kept waiting.

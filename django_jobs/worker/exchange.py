@@ -41,8 +41,7 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("django_jobs")
 
-# How often a worker looks at its queues and at requests to cancel, and how soon it tries again to give out slots of a key
-# whose row somebody else had (seconds).
+# How often (seconds) to look at queues and requests to cancel; how soon to try a key again whose row somebody else had.
 LOOK_INTERVAL, SLOTS_INTERVAL = 1.0, 0.05
 
 
@@ -274,7 +273,7 @@ class Exchange(Service):
         """Write what waits, claim what is wanted; return how many jobs were claimed."""
         if wanted is not None:
             self._has_heard = False
-            # What is written with this turn makes room for what it claims.
+            # Without those that this turn writes: they make room for what it claims.
             held = self._outbox.without_waiting(self._held.values())
             self._rooms = self._lanes.rooms(held, self._capacity.free_for(wanted.kind))
         count = 0

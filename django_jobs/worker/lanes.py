@@ -21,6 +21,7 @@ class Lanes:
         # By queue, the number of the claim that last took jobs of it.
         self._taken: dict[str, int] = {}
         self._claims = 0
+        self._rooms, self._tries = Rooms(), 0
 
     def look(self) -> None:
         """Read which queues are open to this worker, and their settings."""
@@ -51,7 +52,9 @@ class Lanes:
         return sorted(self._lanes, key=lambda name: self._taken.get(name, 0))
 
     def rooms(self, held: Iterable[ClaimedJob], free: int) -> Rooms:
-        return Rooms(self._lanes.values(), held, free)
+        self._tries = self._tries + 1 if self._rooms.is_contended else 0
+        self._rooms = Rooms(self._lanes.values(), held, free, self._tries)
+        return self._rooms
 
     def take_note(self, claimed: Collection[ClaimedJob]) -> None:
         """Remember whose turn it has been."""
