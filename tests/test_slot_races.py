@@ -119,6 +119,19 @@ def test_a_job_that_is_enqueued_while_another_is_being_ended_gets_its_slot_after
     assert states([waiting]) == [READY]
 
 
+def test_a_job_that_is_enqueued_while_another_is_being_cancelled_gets_its_slot_after_the_commit() -> None:
+    first = enqueue()
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: Job.objects.filter(pk=first).cancel())
+        waiting = enqueue()
+        assert states([waiting]) == [BLOCKED]
+
+        rival.commit()
+
+    assert states([waiting]) == [READY]
+
+
 def test_a_worker_does_not_wait_for_a_key_that_somebody_holds_and_comes_back_to_it() -> None:
     first, second = enqueue(), enqueue()
     with Rival() as rival, Hand() as hand:

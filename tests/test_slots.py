@@ -104,6 +104,14 @@ def test_many_jobs_of_many_keys_and_of_none_are_enqueued_together() -> None:
     assert states(ids) == [READY, READY, READY, BLOCKED, READY, BLOCKED]
 
 
+def test_the_largest_priority_among_many_jobs_at_once_gets_the_slot() -> None:
+    low, high = (tasks.noop.using(concurrency_key="k", priority=priority) for priority in (0, 10))
+
+    ids = [int(result.id) for result in enqueue_many([(each, (), {}) for each in (low, high, low)])]
+
+    assert states(ids) == [BLOCKED, READY, BLOCKED]
+
+
 def test_more_keys_than_one_transaction_takes_get_their_slots_all_the_same() -> None:
     each = [tasks.noop.using(concurrency_key=f"key {number}") for number in range(KEYS_AT_ONCE + 20)]
 
@@ -385,6 +393,18 @@ def test_the_row_of_a_key_is_forgotten_when_nobody_has_used_it_for_an_hour_and_m
     assert states(enqueue(2, "idle")) == [READY, BLOCKED]
 
 
+def test_the_row_of_a_key_that_was_used_within_the_hour_is_kept() -> None:
+    enqueue(1)
+    Limit.objects.update(used_at=from_now(-2 * HOUR))
+    end(claim()[0])
+    enqueue(1)
+    end(claim()[0])
+
+    forget_unused(Job.objects.all())
+
+    assert Limit.objects.exists()
+
+
 def test_a_key_whose_row_has_gone_is_found_by_the_leader() -> None:
     ids = enqueue(3, limit=2)
     Limit.objects.all().delete()
@@ -442,6 +462,13 @@ def test_ready_jobs_of_a_paused_queue_give_their_slots_to_jobs_of_others() -> No
     look()
 
     assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+
+
+def test_a_new_job_of_a_paused_queue_takes_no_slot() -> None:
+    Queue.objects.declare("mail")
+    Queue.objects.pause("mail")
+
+    assert states(enqueue(1, queue_name="mail")) == [BLOCKED]
 
 
 def test_jobs_of_a_resumed_queue_are_admitted_again_in_their_order() -> None:

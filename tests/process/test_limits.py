@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -49,10 +50,20 @@ def most_at_once(entries: Iterable[Entry], killed: dict[int, float]) -> int:
     return most
 
 
+def living_workers(command: Command) -> set[int]:
+    """Return the process ids of the command's workers: without one that was killed and whose row does not say so yet."""
+    living = set()
+    for child in psutil.Process(command.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                living.add(child.pid)
+    return living & {worker.pid for worker in workers_of(command)}
+
+
 def kill_one(command: Command, ledger: Ledger) -> tuple[int, float]:
     """Kill a worker of the command in the middle of a job; return its process id, and when."""
     running = {entry.pid for entry in ledger.entries("begin")[-3:]}
-    live = {worker.pid for worker in workers_of(command)}
+    live = wait_until(lambda: living_workers(command), message="a worker to kill")
     pid, now = next(iter(running & live or live)), time.monotonic()
     os.kill(pid, signal.SIGKILL)
     return pid, now
