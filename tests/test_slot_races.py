@@ -187,6 +187,35 @@ def test_slots_that_another_session_gives_out_between_look_and_lock_are_not_give
     assert states(ids) == [SUCCEEDED] * free + [READY] * free + [BLOCKED] * free
 
 
+def test_a_smaller_limit_that_could_not_be_written_takes_slots_after_the_commit() -> None:
+    ids = [enqueue(limit=3) for _ in range(3)]
+    with Rival() as rival, transaction.atomic():
+        rival.begin()
+        rival.run(lock_the_key)
+
+        newest = enqueue(limit=1)
+        rival.commit()
+
+    assert states([*ids, newest]) == [READY, BLOCKED, BLOCKED, BLOCKED]
+
+
+def test_workers_are_told_of_a_job_that_has_got_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_jobs.notifications.WINDOW", 0.0)
+    Limit.objects.create(key="k", limit=1, override=0)
+    waiting = enqueue()
+    with Hand(notify=True) as hand, closing(hand.exchange._wakeup):
+        hand.turn()
+        hand.exchange.wait(0)
+        Limit.objects.update(override=1)
+
+        Round().look(Job.objects.all())
+        hand.exchange.wait(0)
+        hand.exchange.wait(20)
+
+        assert hand.exchange._has_heard
+    assert states([waiting]) == [READY]
+
+
 def test_a_blocked_job_that_somebody_is_just_cancelling_is_passed_over() -> None:
     _first, second, third = enqueue(), enqueue(), enqueue()
     running = claim()[0]
@@ -277,3 +306,33 @@ def test_a_worker_comes_to_all_its_keys_also_behind_many_that_somebody_holds(mon
 
     assert given == (1, frozenset("abc"))
     assert states(waiting) == [BLOCKED, BLOCKED, BLOCKED, READY]
+
+
+@pytest.mark.parametrize("limit", [3, 4])
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_transaction_with_an_old_view_enqueues_beside_others_and_its_job_gets_its_slot_at_the_commit(
+    level: str, limit: int
+) -> None:
+    enqueue(limit=3)
+    with Rival() as rival, transaction.atomic():
+        connection.cursor().execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        Job.objects.count()
+        rival.run(enqueue, 3)
+
+        newest = enqueue(limit=limit)
+
+        assert states([newest]) == [BLOCKED]
+    assert states([newest]) == [READY]
+    assert Limit.objects.get().limit == limit
+
+
+def test_a_transaction_with_an_old_view_cancels_beside_others_and_leaves_the_slot_at_the_commit() -> None:
+    first, second = enqueue(), enqueue()
+    with Rival() as rival, transaction.atomic():
+        connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        Job.objects.count()
+        rival.run(enqueue, 2)
+
+        Job.objects.filter(pk=first).cancel()
+
+    assert states([first, second]) == [JobState.CANCELLED, READY]

@@ -9,6 +9,7 @@ ready jobs. Slots are counted from the rows, so a crash or a deletion frees what
   stays free beside a blocked job.
 - Nobody waits for a Limit row: a web request may hold it for as long as its transaction takes. Who does not get it
   leaves the key to a worker, which tries until it has been done.
+- A transaction that sees the rows as they were when it began (REPEATABLE READ) gives nothing out before its commit.
 - A process may die between its commit and its look: the leader looks at all keys from time to time (``slot_round``).
 
 First in line is the job with the largest priority, and among those the first in. It joins the ready jobs of its priority at
@@ -28,7 +29,7 @@ from django.db.models.functions import Coalesce, Now
 from .. import notifications
 from ..states import JobState
 from .compiled import Hole, can_compile, compile_select, execute
-from .database import exclusive, lock_free_rows, take_ids, try_lock_names
+from .database import exclusive, lock_free_rows, sees_commits, take_ids, try_lock_names
 from .limit import Limit
 from .queue import Queue
 
@@ -82,6 +83,9 @@ def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
     Call it in the transaction that has inserted them. It admits no others: those would have to wait for its end.
     """
     limits = {arrival.key: arrival.limit for arrival in arrivals}
+    if not sees_commits(jobs.db):
+        _look_after_commit(jobs, limits, is_declared=True)
+        return
     paused = set(Queue.objects.using(jobs.db).paused().values_list("name", flat=True))
     open_to: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
@@ -128,7 +132,7 @@ def offer(jobs: JobQuerySet, limits: Mapping[str, int | None]) -> None:
     limits = {key: limit for key, limit in limits.items() if key}
     if not limits:
         return
-    for keys in _portions(limits):
+    for keys in _portions(limits) if sees_commits(jobs.db) else ():
         declare(jobs.db, {key: limits[key] for key in keys}, is_declared=False)
         give_out(jobs, keys)
     _look_after_commit(jobs, limits, is_declared=False)

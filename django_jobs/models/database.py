@@ -146,6 +146,20 @@ def _lock_options(rows: models.QuerySet[Row]) -> dict[str, Any]:
     }
 
 
+def sees_commits(using: str) -> bool:
+    """Say whether each statement of this transaction sees what others have committed by then.
+
+    In PostgreSQL's REPEATABLE READ and SERIALIZABLE it sees what the first one saw, and to lock a row that has been changed
+    since is an error. Where rows cannot be locked, the transaction of ``exclusive()`` already keeps other writers out.
+    """
+    connection = connections[using]
+    if not connection.features.has_select_for_update_skip_locked:
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW transaction_isolation")
+        return bool(cursor.fetchone()[0] == "read committed")
+
+
 def try_lock_names(using: str, names: Sequence[str]) -> list[str]:
     """Lock names for this transaction, and return those that nobody else has locked: for rows that are not there yet.
 
