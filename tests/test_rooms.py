@@ -168,6 +168,35 @@ def test_a_full_queue_with_a_long_backlog_keeps_no_other_waiting() -> None:
     assert [job.id for job in claim(OTHER, queues=["mail", "default"])] == other
 
 
+def test_what_a_full_queue_leaves_goes_to_the_largest_priority_of_the_others() -> None:
+    limited("mail", max_running=1)
+    limited("a"), limited("b")
+    enqueue(50, queue_name="mail", priority=10)
+    enqueue(5, queue_name="a")
+    larger = enqueue(5, queue_name="b", priority=5)
+    claim(limit=1, queues=["mail"])
+
+    assert [job.id for job in claim(OTHER, limit=4, queues=["mail", "a", "b"])] == larger[:4]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_places_of_a_queue_that_another_worker_is_claiming_go_to_others_and_no_more_than_they_have_room_for() -> None:
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("Rows cannot be locked here: one claim waits for the other.")
+    limited("mail", max_running=5)
+    limited(concurrency=2)
+    enqueue(5, queue_name="mail", priority=10)
+    ids = enqueue(5)
+    with Rival() as rival:
+        rival.begin()
+        rival.run(lambda: claim(OTHER, limit=1, queues=["mail"]))
+
+        mine = [job.id for job in claim(limit=4, queues=["mail", "default"])]
+        rival.commit()
+
+    assert mine == ids[:2]
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("settings", [{"max_running": 2}, {"rate_limit": 2, "rate_window": 3600.0}])
 def test_two_workers_that_claim_at_once_take_no_more_than_the_limit_together(settings: dict[str, Any]) -> None:
@@ -352,6 +381,15 @@ def test_a_worker_that_meets_a_row_that_somebody_holds_for_long_tries_less_and_l
 )
 def test_a_bucket_fills_at_its_rate_and_never_over_its_limit(tokens: float | None, seconds: float, left: float) -> None:
     assert tokens_left(10, 2.0, tokens, NOW - timedelta(seconds=seconds), NOW) == left
+
+
+def test_of_several_waits_the_shortest_counts() -> None:
+    told = Rooms()
+
+    for seconds in (0.5, None, 0.1, 0.3):
+        told.hold_back(seconds)
+
+    assert (told.is_held_back, told.look_in) == (True, 0.1)
 
 
 def test_the_wait_for_the_next_job_is_told() -> None:

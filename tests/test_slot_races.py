@@ -149,6 +149,23 @@ def test_a_worker_does_not_wait_for_a_key_that_somebody_holds_and_comes_back_to_
     assert states([second]) == [RUNNING]
 
 
+def test_a_burst_does_not_end_while_somebody_keeps_it_from_giving_a_slot_out() -> None:
+    _first, second = enqueue(), enqueue()
+    with Rival() as rival, Hand(burst=True) as hand:
+        hand.turn()
+        rival.begin()
+        rival.run(lock_the_key)
+        hand.end(hand.begin())
+
+        for _ in range(3):
+            hand.turn()
+        assert hand.calls == []
+        rival.commit()
+        hand.settle()
+
+    assert states([second]) == [RUNNING]
+
+
 def test_an_enqueue_that_finds_the_key_held_tells_a_worker_which_admits_the_job() -> None:
     enqueue()
     end(claim()[0])
@@ -214,6 +231,22 @@ def test_workers_are_told_of_a_job_that_has_got_a_slot(monkeypatch: pytest.Monke
 
         assert hand.exchange._has_heard
     assert states([waiting]) == [READY]
+
+
+def test_workers_are_told_of_jobs_without_a_key_that_were_enqueued_beside_a_blocked_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_jobs.notifications.WINDOW", 0.0)
+    Limit.objects.create(key="k", limit=1, override=0)
+    with Hand(notify=True) as hand, closing(hand.exchange._wakeup):
+        hand.turn()
+        hand.exchange.wait(0)
+
+        enqueue_many([(tasks.noop.using(concurrency_key="k"), (), {}), (tasks.noop, (), {})])
+        hand.exchange.wait(0)
+        hand.exchange.wait(20)
+
+        assert hand.exchange._has_heard
 
 
 def test_a_blocked_job_that_somebody_is_just_cancelling_is_passed_over() -> None:

@@ -15,7 +15,7 @@ from django_jobs.models import Job, Limit, Queue
 from django_jobs.models.admission import KEYS_AT_ONCE, give_out
 from django_jobs.models.database import exclusive, from_now
 from django_jobs.models.rescue import rescue_lost
-from django_jobs.models.slot_round import Round, forget_unused
+from django_jobs.models.slot_round import Round, forget_unused, give_back_paused
 from django_jobs.outcomes import ClaimedJob
 from django_jobs.states import JobState
 from django_jobs.testing import run_jobs
@@ -274,6 +274,26 @@ def test_a_requeued_job_stands_in_line() -> None:
     assert states([first, second]) == [BLOCKED, READY]
 
 
+def test_a_requeued_job_and_one_that_is_run_now_get_a_free_slot_at_once() -> None:
+    again = enqueue(1)
+    end(claim()[0], "fail")
+    later = enqueue(1, "other", run_after=HOUR)
+
+    Job.objects.filter(pk__in=again).requeue()
+    Job.objects.filter(pk__in=later).stage()
+
+    assert states([*again, *later]) == [READY, READY]
+
+
+def test_a_due_job_gets_a_free_slot_at_once() -> None:
+    ids = enqueue(1, run_after=HOUR)
+    Job.objects.update(run_after=Now())
+
+    Job.objects.stage_due()
+
+    assert states(ids) == [READY]
+
+
 def test_a_scheduled_job_that_is_run_now_stands_in_line() -> None:
     now, later = *enqueue(1), *enqueue(1, run_after=HOUR)
 
@@ -313,6 +333,16 @@ def test_jobs_that_get_slots_together_start_in_their_order() -> None:
     look()
 
     assert claimed_ids() == ids
+
+
+def test_only_a_blocked_job_is_admitted_and_only_a_ready_one_is_blocked() -> None:
+    running = enqueue(1, "a")
+    claim()
+    ready, blocked = enqueue(1, "b"), enqueue(1, "a")
+    ids = [*running, *ready, *blocked]
+
+    assert (Job.objects.admit([*running, *ready]), Job.objects.block([*running, *blocked])) == (0, 0)
+    assert states(ids) == [RUNNING, READY, BLOCKED]
 
 
 # Limits that change
@@ -462,6 +492,16 @@ def test_ready_jobs_of_a_paused_queue_give_their_slots_to_jobs_of_others() -> No
     look()
 
     assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+
+
+def test_the_slots_of_paused_jobs_are_given_to_others_before_the_leader_comes_to_their_keys() -> None:
+    paused, other = enqueue(1, queue_name="mail"), enqueue(1)
+    Queue.objects.declare("mail")
+    Queue.objects.pause("mail")
+
+    give_back_paused(Job.objects.all())
+
+    assert states([*paused, *other]) == [BLOCKED, READY]
 
 
 def test_a_new_job_of_a_paused_queue_takes_no_slot() -> None:
