@@ -48,8 +48,10 @@ class Round:
             limits_with_slots(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE]
         )
         self._after = "" if len(page) < KEYS_AT_ONCE else page[-1][0]
-        with exclusive():
-            moved = take_back(jobs, [key for key, most, taken in page if taken > most])
+        moved = 0
+        if over := [key for key, most, taken in page if taken > most]:
+            with exclusive():
+                moved = take_back(jobs, over)
         return moved + give_out(jobs, [key for key, most, taken in page if taken < most]).moved
 
 
