@@ -12,6 +12,7 @@
                                          v               v                 v
                                     SUCCEEDED         FAILED           CANCELLED     requeue > READY, prune > gone
 
+"replace", which gives a job that has not started the time of another call, moves it among the four in the first row.
 ``TRANSITIONS`` is the diagram as a table. ``JobQuerySet`` has one method per verb, and is the only
 writer of ``Job.state``. Nothing enters WAITING or BLOCKED yet. Read ``models/job_queryset.py`` next.
 """
@@ -79,6 +80,7 @@ _RUNNING = (JobState.RUNNING,)
 
 TRANSITIONS: dict[str, Transition] = {
     "stage": Transition((JobState.SCHEDULED,), (JobState.READY,), "the leader when due, a person with “run now”"),
+    "replace": Transition(UNSTARTED, UNSTARTED, "code that enqueues a job with the same unique key"),
     "claim": Transition((JobState.READY,), _RUNNING, "a worker"),
     "succeed": Transition(_RUNNING, (JobState.SUCCEEDED,), "the worker that runs the job"),
     "fail": Transition(_RUNNING, (JobState.FAILED,), "the worker that runs the job"),

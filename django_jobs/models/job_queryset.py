@@ -7,25 +7,28 @@ nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns out
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, models, transaction
-from django.db.models import Case, DurationField, Exists, F, OuterRef, Q, Value, When
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Case, DurationField, Exists, F, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob, Fate
-from ..states import FINISHED, UNFINISHED, UNSTARTED, JobState
+from ..states import UNSTARTED, JobState
+from . import insert
 from .claim import ANY, Kind, lock_candidates, with_history
 from .compiled import can_compile
-from .database import FOREVER, Constant, exclusive, from_now, has_come, lock_free_rows, time_until
-from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
+from .database import exclusive, from_now, lock_free_rows
+from .insert import Added, NewJob, Options, can_insert_values
+from .job_scopes import JobScopes
 from .marks import Marks
 from .result import Result
 from .turn import Success, turn_of
+from .unique import arguments, replacement, requeue_keyed
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -41,72 +44,52 @@ LEASE_MARGIN = timedelta(milliseconds=200)
 Update = tuple["JobQuerySet", dict[str, Any]]
 
 
-class JobQuerySet(models.QuerySet["Job"]):
-    # Scopes
-
-    def ready(self) -> JobQuerySet:
-        return self.filter(state=JobState.READY)
-
-    def running(self) -> JobQuerySet:
-        return self.filter(state=JobState.RUNNING)
-
-    def unfinished(self) -> JobQuerySet:
-        return self.filter(state__in=UNFINISHED)
-
-    def finished(self) -> JobQuerySet:
-        return self.filter(state__in=[Constant(state.value) for state in FINISHED])
-
-    def due(self) -> JobQuerySet:
-        """Return the scheduled jobs whose time has come, by the database's clock."""
-        return self.filter(state=JobState.SCHEDULED, run_after__lte=has_come(self.db))
-
-    def held_by(self, worker_id: str) -> JobQuerySet:
-        """Return the running jobs of one worker."""
-        return self.running().filter(worker_id=worker_id)
-
-    def orphans(self) -> JobQuerySet:
-        """Return the running jobs whose worker is not live."""
-        return self.running().exclude(
-            Exists(Worker.objects.using(self.db).live().filter(worker_id=OuterRef("worker_id")))
-        )
-
-    def ready_queues(self) -> Iterator[str]:
-        """Yield the names of the queues with ready jobs, one short index lookup each."""
-        last: str | None = ""
-        while (last := self._first_ready_queue(after=last)) is not None:
-            yield last
-
-    def _first_ready_queue(self, after: str | None) -> str | None:
-        names = self.ready().filter(queue_name__gt=after).order_by("queue_name").values_list("queue_name", flat=True)
-        return names.first()
-
+class JobQuerySet(JobScopes):
     # Enqueue
 
     def add(self, jobs: Sequence[NewJob]) -> Added:
-        """Insert new jobs: scheduled where there is a time to wait for, else ready; then hint to the workers."""
+        """Insert new jobs: scheduled where there is a time to wait for, else ready; then hint to the workers.
+
+        A single job whose unique key is taken is left out; of several none has one. ``unique.add_unique`` takes them all.
+        """
         connection = connections[self.db]
         options = {id(job.options): job.options for job in jobs}.values()
         hints = {each.hint for each in options}
         if not can_insert_values(connection):
             added = self._save(jobs)
+            hints = hints if added.ids else set()
         elif len(jobs) == 1:
-            return insert_with_hint(connection, jobs[0], _first_state(jobs[0].options), *hints.pop())
+            return insert.insert_with_hint(connection, jobs[0], _first_state(jobs[0].options), *hints.pop())
         else:
-            added = insert_rows(connection, jobs, _first_state)
+            added = insert.insert_rows(connection, jobs, _first_state)
         for kind, name in hints:
+            notifications.hint(kind, name)
+        return added
+
+    def add_if_free(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> Added:
+        """Insert new jobs with these ids, but for those whose unique key is taken; return what was inserted."""
+        added = insert.insert_free_rows(connections[self.db], jobs, ids, _first_state)
+        inserted = set(added.ids)
+        for kind, name in {job.options.hint for job, pk in zip(jobs, ids, strict=True) if pk in inserted}:
             notifications.hint(kind, name)
         return added
 
     def _save(self, jobs: Sequence[NewJob]) -> Added:
         rows = [self._instance(job) for job in jobs]
-        if len(rows) == 1:
+        if jobs[0].unique_key is not None:
+            try:
+                with transaction.atomic(using=self.db):
+                    rows[0].save(force_insert=True, using=self.db)
+            except IntegrityError:
+                return Added([], [])
+        elif len(rows) == 1:
             rows[0].save(force_insert=True, using=self.db)
         else:
             self.bulk_create(rows, batch_size=1000)  # type: ignore[arg-type]
         return Added([row.pk for row in rows], [row.enqueued_at for row in rows])
 
     def _instance(self, job: NewJob) -> Job:
-        row: Job = as_row(self.model, job)
+        row: Job = insert.as_row(self.model, job)
         row.state = _first_state(job.options)
         return row
 
@@ -116,8 +99,19 @@ class JobQuerySet(models.QuerySet["Job"]):
         row.pk, row.enqueued_at = pk, enqueued_at
         if job.options.delay is not None:
             row.run_after = enqueued_at + job.options.delay
+        if job.options.unique_for is not None:
+            row.unique_until = enqueued_at + job.options.unique_for
         row._state.adding, row._state.db = False, self.db
         return row
+
+    def replace(self, options: Options, calls: Mapping[int, NewJob]) -> int:
+        """Give these jobs, of which none may have started, the options and arguments of new calls, by id."""
+        jobs = self.filter(pk__in=calls, state__in=UNSTARTED)
+        queues = set(jobs.order_by().values_list("queue_name", flat=True).distinct())
+        moved = jobs.update(state=_state_of_replaced(options), **replacement(options), **arguments(self, calls))
+        for hint in {options._replace(queue_name=queue_name).hint for queue_name in queues}:
+            notifications.hint(*hint)
+        return moved
 
     # Verbs of a worker
 
@@ -184,7 +178,11 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def cancel_held(self, worker_id: str, ids: Collection[int]) -> int:
         """End these running jobs of the worker as cancelled."""
-        return self.held_by(worker_id).filter(pk__in=ids).update(state=JobState.CANCELLED, finished_at=Now())
+        return (
+            self.held_by(worker_id)
+            .filter(pk__in=ids)
+            .update(state=JobState.CANCELLED, finished_at=Now(), unique_until=None)
+        )
 
     def retry(self, worker_id: str, delays: Mapping[int, float]) -> int:
         """Schedule these jobs of the worker again, each after its delay in seconds."""
@@ -212,7 +210,9 @@ class JobQuerySet(models.QuerySet["Job"]):
     def release(self, worker_id: str, ids: Collection[int]) -> int:
         """Give these jobs of the worker back unharmed: ready at once, and this attempt does not count."""
         held = self.held_by(worker_id).filter(pk__in=ids)
-        moved = held.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, finished_at=Now(), worker_id="")
+        moved = held.exclude(cancel_requested_at=None).update(
+            state=JobState.CANCELLED, finished_at=Now(), unique_until=None, worker_id=""
+        )
         queues = set(held.values_list("queue_name", flat=True))
         moved += held.update(state=JobState.READY, worker_id="", max_attempts=F("max_attempts") + 1)
         for queue_name in queues:
@@ -230,12 +230,6 @@ class JobQuerySet(models.QuerySet["Job"]):
                 notifications.hint(notifications.READY, queue_name)
         return moved
 
-    def next_due_in(self) -> timedelta | None:
-        """Return how long until the next scheduled job is due, by the database's clock; None without one."""
-        scheduled = self.filter(state=JobState.SCHEDULED, run_after__lt=from_now(FOREVER)).order_by("run_after")
-        first: timedelta | None = scheduled.values_list(time_until("run_after"), flat=True).first()
-        return first
-
     def rescue(self, fates: Mapping[int, Fate]) -> dict[JobState, int]:
         """Take these orphans from their dead workers: cancelled if somebody asked for it, else as the fate of each says.
 
@@ -243,7 +237,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         """
         orphans = self.running().filter(pk__in=fates)
         ended = {"finished_at": Now(), "worker_id": ""}
-        cancelled = orphans.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, **ended)
+        cancelled = orphans.exclude(cancel_requested_at=None).update(
+            state=JobState.CANCELLED, unique_until=None, **ended
+        )
         failed = orphans.filter(pk__in=[pk for pk, fate in fates.items() if fate.ends])
         excused = orphans.filter(pk__in=[pk for pk, fate in fates.items() if not fate.counts])
         excused.update(max_attempts=F("max_attempts") + 1)
@@ -256,9 +252,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         }
 
     def prune(self, limit: int = PRUNE_BATCH) -> int:
-        """Delete up to ``limit`` finished jobs of this queryset with their history. Safe to run twice at once."""
+        """Delete up to ``limit`` prunable jobs of this queryset with their history. Safe to run twice at once."""
         with exclusive():
-            rows = lock_free_rows(self.finished().order_by("finished_at"))
+            rows = lock_free_rows(self.prunable().order_by("finished_at"))
             ids = list(rows.values_list("pk", flat=True)[:limit])
             # Locked and finished: a requeue of one of them waits, and then finds it gone.
             self.model.objects.using(self.db).filter(pk__in=ids).only("pk").delete()
@@ -285,6 +281,8 @@ class JobQuerySet(models.QuerySet["Job"]):
         moved = self.unfinished().update(
             state=Case(When(is_running, then=F("state")), default=Value(JobState.CANCELLED)),
             finished_at=Case(When(~is_running, then=Now())),
+            # Whoever cancels a job wants it gone: its key is free, or as soon as it has stopped.
+            unique_until=Case(When(is_running, then=F("unique_until"))),
             cancel_requested_at=Case(When(is_running, then=Coalesce("cancel_requested_at", Now()))),
         )
         if moved:
@@ -304,18 +302,12 @@ class JobQuerySet(models.QuerySet["Job"]):
     def requeue(self) -> int:
         """Run the finished jobs of this queryset again, each with at least one attempt more.
 
-        A job whose unique key another unfinished job has by now stays as it is.
+        One whose unique key another job has by now stays as it is.
         """
         finished = self.finished()
         with transaction.atomic(using=self.db):
             moved = self._requeue(finished.filter(unique_key=None))
-        for pk in finished.filter(unique_key__isnull=False).values_list("pk", flat=True):
-            try:
-                with transaction.atomic(using=self.db):
-                    moved += self._requeue(finished.filter(pk=pk))
-            except IntegrityError:
-                continue
-        return moved
+        return moved + requeue_keyed(finished.exclude(unique_key=None), self._requeue)
 
     def _requeue(self, jobs: JobQuerySet) -> int:
         Result.objects.using(self.db).filter(job__in=jobs).delete()
@@ -331,6 +323,13 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 def _first_state(options: Options) -> JobState:
     return JobState.SCHEDULED if options.is_for_later else JobState.READY
+
+
+def _state_of_replaced(options: Options) -> Case:
+    """Return where an unstarted job goes that gets the time of a new call; parents and full keys hold it up still."""
+    if options.is_for_later:
+        return Case(When(state=JobState.WAITING, then=F("state")), default=Value(JobState.SCHEDULED))
+    return Case(When(state__in=[JobState.WAITING, JobState.BLOCKED], then=F("state")), default=Value(JobState.READY))
 
 
 def _has_cancel_receivers() -> bool:
