@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.http import HttpRequest
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
@@ -22,7 +24,6 @@ from ..models import Job
 from ..models.database import exclusive, lock_rows
 from ..models.unique import holders
 from ..states import FINISHED, TRANSITIONS, UNSTARTED, JobState
-from .display import moment
 
 # Rows are locked and moved in pieces, so that no claim or completion waits long behind them.
 PIECE = 500
@@ -125,7 +126,7 @@ def _act_on_piece(action: Action, ids: Sequence[int], tally: Tally) -> None:
         refused = _refused(action, movable) if action is RETRY else {}
     tally.moved += [job for job in jobs if reasons[job.pk] is None and job.pk not in refused]
     tally.left.update(reason for reason in reasons.values() if reason is not None)
-        tally.notes += _notes_on(refused, MOST_NOTES - len(tally.notes))
+    tally.notes += _notes_on(refused, MOST_NOTES - len(tally.notes))
     tally.left[_("with a unique key that another job has")] += len(refused)
     tally.left[_("gone")] += len(ids) - len(jobs)
     tally.left = +tally.left
@@ -145,13 +146,22 @@ def _notes_on(refused: Mapping[int, str], most: int) -> list[str]:
 
 
 def _note_on(pk: int, key: str, holder: Any) -> str:
-    values = {"job": pk, "key": key, "holder": holder and holder.pk, "time": holder and moment(holder.unique_until)}
+    values = {
+        "job": pk,
+        "key": key,
+        "holder": holder and holder.pk,
+        "time": holder and _to_the_second(holder.unique_until),
+    }
     if holder is None:
-        return _("Job #%(job)d: its unique key “%(key)s” was taken a moment ago; try again.") % values
+        return _("Job #%(job)d: its unique key '%(key)s' was taken a moment ago; try again.") % values
     if holder.state in FINISHED:
-        text = _("Job #%(job)d: job #%(holder)d, which has ended, keeps their unique key “%(key)s” until %(time)s.")
+        text = _("Job #%(job)d: job #%(holder)d, which has ended, keeps their unique key '%(key)s' until %(time)s.")
         return text % values
-    return _("Job #%(job)d: another unfinished job, #%(holder)d, has its unique key “%(key)s”.") % values
+    return _("Job #%(job)d: another unfinished job, #%(holder)d, has its unique key '%(key)s'.") % values
+
+
+def _to_the_second(moment: datetime | None) -> str:
+    return "" if moment is None else f"{localtime(moment) if is_aware(moment) else moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _words_of(action: Action, left: Counter[str]) -> str:
