@@ -586,29 +586,6 @@ def test_of_jobs_with_one_key_one_is_requeued_and_the_others_of_the_queryset_go_
     assert [state_of(job) for job in free] == [JobState.READY, JobState.READY]
 
 
-def test_a_key_that_is_taken_in_the_moment_of_a_requeue_keeps_that_job_only() -> None:
-    jobs = [job_in(JobState.FAILED, unique_key=key) for key in ("one", "two", "three")]
-    taker = tasks.noop.using(unique_key="two", queue_name="other")
-    with connection.execute_wrapper(_before_the_first("UPDATE", lambda: taker.enqueue())):
-        moved = Job.objects.filter(pk__in=[job.pk for job in jobs]).requeue()
-
-    assert moved == 2
-    assert [state_of(job) for job in jobs] == [JobState.READY, JobState.FAILED, JobState.READY]
-
-
-def _before_the_first(verb: str, action: Callable[[], Any]) -> Callable[..., Any]:
-    """Return a wrapper that does something just before the first statement that makes keyed jobs ready."""
-    done: list[bool] = []
-
-    def wrap(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if not done and sql.startswith(verb) and "max_attempts" in sql and "IS NOT NULL" in sql:
-            done.append(True)
-            action()
-        return execute(sql, params, many, context)
-
-    return wrap
-
-
 # With other helpers
 
 

@@ -307,7 +307,7 @@ class JobQuerySet(JobScopes):
         finished = self.finished()
         with transaction.atomic(using=self.db):
             moved = self._requeue(finished.filter(unique_key=None))
-        return moved + requeue_keyed(finished.exclude(unique_key=None), self._requeue)
+        return moved + requeue_keyed(finished.filter(unique_key__isnull=False), self._requeue)
 
     def _requeue(self, jobs: JobQuerySet) -> int:
         Result.objects.using(self.db).filter(job__in=jobs).delete()

@@ -68,24 +68,23 @@ def add_unique(jobs: JobQuerySet, new: Sequence[NewJob]) -> list[Call]:
     if not can_insert_values(connections[jobs.db]):
         with exclusive():
             for call in calls:
-                _settle(jobs, [call], lambda each: _insert_one(jobs, each))
+                _settle(jobs, [call], lambda each: _insert_one(jobs, each), calls)
     elif len(calls) == 1:
-        _settle(jobs, calls, lambda each: _insert_one(jobs, each))
+        _settle(jobs, calls, lambda each: _insert_one(jobs, each), calls)
     else:
         for call, pk in zip(calls, reserve_ids(connections[jobs.db], len(calls)), strict=True):
             call.pk = pk
-        _settle(jobs, calls, lambda each: _insert_many(jobs, each))
+        _settle(jobs, calls, lambda each: _insert_many(jobs, each), calls)
     return calls
 
 
-def _settle(jobs: JobQuerySet, calls: Sequence[Call], insert: Insert) -> None:
+def _settle(jobs: JobQuerySet, calls: Sequence[Call], insert: Insert, together: Sequence[Call]) -> None:
     pending = calls
     for _ in range(MOST_ROUNDS):
         insert(_first_of_each_key(pending))
-        own = {call.pk for call in calls if call.is_new()}
         pending = [call for call in pending if not call.is_settled()]
         for begin in range(0, len(pending), AT_ONCE):
-            _meet_holders(jobs, pending[begin : begin + AT_ONCE], own)
+            _meet_holders(jobs, pending[begin : begin + AT_ONCE], together)
         pending = [call for call in pending if not call.is_settled()]
         if not pending:
             return
@@ -120,17 +119,15 @@ def _insert_many(jobs: JobQuerySet, calls: Sequence[Call]) -> None:
             call.become(call.pk, times[call.pk])
 
 
-def _meet_holders(jobs: JobQuerySet, calls: Sequence[Call], own: Collection[int]) -> None:
-    """Settle the calls whose keys somebody has, and free those whose time has come. ``own`` are the ids just inserted."""
+def _meet_holders(jobs: JobQuerySet, calls: Sequence[Call], together: Sequence[Call]) -> None:
+    """Settle the calls whose keys somebody has, and free the keys whose time has come."""
     rows = _whole(holders(jobs, {str(call.job.unique_key) for call in calls}))
     found = {row.unique_key: row for row in rows}
     expired = {key for key, row in found.items() if row.is_expired}
     held = [call for call in calls if call.job.unique_key in found.keys() - expired]
     for call in held:
         if call.job.on_conflict == "raise":
-            row = found[call.job.unique_key]
-            holder = None if row.pk in own else str(row.pk)
-            raise DuplicateJob(call.job.options.task_path, str(row.unique_key), holder)
+            raise _duplicate(found[call.job.unique_key], call.job, together)
     if expired:
         free_expired(jobs, expired)
     wanted = {row.pk: call.job for call in held if _is_replaceable(row := found[call.job.unique_key], call.job)}
@@ -141,6 +138,12 @@ def _meet_holders(jobs: JobQuerySet, calls: Sequence[Call], own: Collection[int]
         # Else a worker has begun it, or it has ended, since it was found: look again.
         if now is not None:
             call.become(now.pk, now.enqueued_at, now)
+
+
+def _duplicate(row: Job, job: NewJob, together: Sequence[Call]) -> DuplicateJob:
+    # A job of these calls is gone with the error.
+    is_one_of_them = any(call.is_new() and call.pk == row.pk for call in together)
+    return DuplicateJob(job.options.task_path, str(row.unique_key), None if is_one_of_them else str(row.pk))
 
 
 def _is_replaceable(row: Job, job: NewJob) -> bool:
