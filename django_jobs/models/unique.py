@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, OperationalError, connections, transaction
@@ -67,8 +68,7 @@ def add_unique(jobs: JobQuerySet, new: Sequence[NewJob]) -> list[Call]:
     calls = [Call(job) for job in new]
     if not can_insert_values(connections[jobs.db]):
         with exclusive():
-            for call in calls:
-                _settle(jobs, [call], lambda each: _insert_one(jobs, each), calls)
+            _add_in_order(jobs, calls)
     elif len(calls) == 1:
         _settle(jobs, calls, lambda each: _insert_one(jobs, each), calls)
     else:
@@ -76,6 +76,19 @@ def add_unique(jobs: JobQuerySet, new: Sequence[NewJob]) -> list[Call]:
             call.pk = pk
         _settle(jobs, calls, lambda each: _insert_many(jobs, each), calls)
     return calls
+
+
+def _add_in_order(jobs: JobQuerySet, calls: Sequence[Call]) -> None:
+    """Insert jobs where the database gives ids only as rows are inserted: those with keys one by one."""
+    for is_plain, group in groupby(calls, key=lambda call: call.job.unique_key is None):
+        if is_plain:
+            plain = list(group)
+            added = jobs.add([call.job for call in plain])
+            for call, pk, enqueued_at in zip(plain, added.ids, added.enqueued_at, strict=True):
+                call.become(pk, enqueued_at)
+        else:
+            for call in group:
+                _settle(jobs, [call], lambda each: _insert_one(jobs, each), calls)
 
 
 def _settle(jobs: JobQuerySet, calls: Sequence[Call], insert: Insert, together: Sequence[Call]) -> None:
