@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from django_jobs.exceptions import DuplicateJob
-from django_jobs.models import Job
+from django_jobs.models import Job, insert
 from django_jobs.models.database import from_now
 from django_jobs.states import JobState
 
@@ -217,6 +217,30 @@ def test_a_job_that_a_worker_is_just_taking_is_not_replaced() -> None:
     assert state_of(first) == JobState.RUNNING
 
 
+def test_two_sessions_that_enqueue_the_same_keys_in_opposite_orders_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows_are_locked()
+    monkeypatch.setattr(insert, "AT_ONCE", 1)
+    forth = [((number,), {}) for number in range(5)]
+    waiting: list[Any] = []
+
+    def let_the_other_begin(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        done = execute(sql, params, many, context)
+        if sql.startswith("WITH") and not waiting:
+            waiting.append(rival.start(ship.enqueue_many, forth[::-1]))
+            wait_until_blocked()
+        return done
+
+    with Rival() as rival:
+        with connection.execute_wrapper(let_the_other_begin):
+            first = ship.enqueue_many(forth)
+        second = waiting[0].result(20)
+
+    assert [result.id for result in second[::-1]] == [result.id for result in first]
+    assert not any(result.is_new for result in second)
+
+
 @contextmanager
 def just_before(verb: str, action: Callable[[], Any], words: str = "") -> Iterator[list[str]]:
     """Do something in another session just before the first statement of this one that begins with ``verb``."""
@@ -249,6 +273,21 @@ def test_a_job_that_ends_between_two_looks_at_it_does_not_swallow_the_call() -> 
     assert second.is_new
     assert row(second.id).args == [1, "b"]
     assert state_of(first) == JobState.SUCCEEDED
+
+
+def test_no_worker_takes_a_job_that_is_being_replaced() -> None:
+    rows_are_locked()
+    start_worker()
+    first = ship_latest.enqueue(1, "a")
+    claimed: list[Any] = []
+
+    with just_before("UPDATE", lambda: claimed.extend(claim()), "kwargs") as done:
+        second = ship_latest.enqueue(1, "b")
+
+    assert done
+    assert claimed == []
+    assert (second.args, state_of(first)) == ([1, "b"], JobState.READY)
+    assert claim()[0].args == [1, "b"]
 
 
 def test_a_key_that_another_session_has_freed_and_taken_meanwhile_is_not_freed_again() -> None:
