@@ -223,19 +223,26 @@ def test_two_sessions_that_enqueue_the_same_keys_in_opposite_orders_do_not_wait_
     rows_are_locked()
     monkeypatch.setattr(insert, "AT_ONCE", 1)
     forth = [((number,), {}) for number in range(5)]
-    waiting: list[Any] = []
+    has_begun, go_on = threading.Event(), threading.Event()
 
-    def let_the_other_begin(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    def stop_after_the_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         done = execute(sql, params, many, context)
-        if sql.startswith("WITH") and not waiting:
-            waiting.append(rival.start(ship.enqueue_many, forth[::-1]))
-            wait_until_blocked()
+        if sql.startswith("WITH") and not has_begun.is_set():
+            has_begun.set()
+            assert go_on.wait(60)
         return done
 
-    with Rival() as rival:
-        with connection.execute_wrapper(let_the_other_begin):
-            first = ship.enqueue_many(forth)
-        second = waiting[0].result(20)
+    def enqueue_slowly() -> Any:
+        with connection.execute_wrapper(stop_after_the_first):
+            return ship.enqueue_many(forth)
+
+    with Rival() as one, Rival() as other:
+        slow = one.start(enqueue_slowly)
+        assert has_begun.wait(60)
+        quick = other.start(ship.enqueue_many, forth[::-1])
+        wait_until_blocked()
+        go_on.set()
+        first, second = slow.result(20), quick.result(20)
 
     assert [result.id for result in second[::-1]] == [result.id for result in first]
     assert not any(result.is_new for result in second)
