@@ -85,7 +85,8 @@ def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, An
         return Inserted(jobs)
     if unique and any(job.unique_key is not None for job in jobs):
         with exclusive():
-            return _announce(_insert_some_unique(jobs))
+            inserted = _insert_some_unique(jobs)
+        return _announce(inserted)
     with transaction.atomic(using=jobs_connection().alias):
         inserted = Inserted(jobs, *Job.objects.add(jobs))
     return _announce(inserted)

@@ -102,7 +102,9 @@ class DummyBackend(_LikeJobs, BaseDummyBackend):
             if key is not None and self._keys.get(kept.id) == key:
                 return self._meet(place, task, args, kwargs)
         result = super()._enqueue(task, args, kwargs, key)
-        self.results[-1] = copy.deepcopy(result)
+        # A receiver of its signal may have enqueued another since.
+        place = next(place for place, kept in enumerate(self.results) if kept.id == result.id)
+        self.results[place] = copy.deepcopy(result)
         if key is not None:
             self._keys[result.id] = key
         return result

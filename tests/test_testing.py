@@ -11,7 +11,7 @@ from django.test import SimpleTestCase, TestCase, override_settings
 from django.utils import timezone, translation
 
 from django_jobs import Retry, Snooze, current_job, signals
-from django_jobs.compat import TaskResultStatus, task_backends
+from django_jobs.compat import TaskResultStatus, task_backends, task_enqueued
 from django_jobs.context import JobContext
 from django_jobs.exceptions import DuplicateJob, InvalidArgument, UnknownTask
 from django_jobs.models import Job, Queue, Worker
@@ -451,6 +451,20 @@ class KeepOnly(SimpleTestCase):
         (kept,) = self.backend.results
         assert (second.id, second.is_new, second.kwargs) == (first.id, False, {"note": "b"})
         assert (kept.args, kept.kwargs, kept.task.priority, kept.task.delay) == ([1], {"note": "b"}, 3, None)
+
+    def test_a_receiver_may_enqueue_another_job(self) -> None:
+        def receive(task_result: Any, **kwargs: Any) -> None:
+            if task_result.args == [1]:
+                ship.enqueue(2)
+
+        task_enqueued.connect(receive)
+        try:
+            result = ship.enqueue(1)
+        finally:
+            task_enqueued.disconnect(receive)
+
+        assert [kept.args for kept in self.backend.results] == [[1], [2]]
+        assert self.backend.results[0] == result
 
     def test_an_explicit_key_is_shared_by_tasks(self) -> None:
         first = ship.using(unique_key="one").enqueue(1)

@@ -184,11 +184,15 @@ def test_a_taken_key_does_not_abort_the_callers_transaction() -> None:
     assert Job.objects.count() == 4
 
 
-def test_the_holder_of_a_key_is_found_by_the_index() -> None:
+def test_the_holders_of_keys_are_found_by_the_index() -> None:
+    if connection.features.has_select_for_update:
+        # The table is small.
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+
     plan = holders(Job.objects.all(), {"a", "b"}).explain()
 
-    assert "django_jobs_unique_key" in plan or "Seq Scan" in plan
-    assert "SCAN django_jobs_job\n" not in f"{plan}\n"
+    assert "django_jobs_unique_key" in plan
 
 
 # Raise

@@ -183,15 +183,15 @@ def test_unique_jobs_are_rolled_back_with_the_callers_transaction() -> None:
 @pytest.mark.usefixtures("way")
 def test_many_jobs_that_have_not_started_take_the_values_of_the_new_calls() -> None:
     start_worker()
-    first = ship_latest.enqueue_many(calls(*range(250), note="a"))
+    first = ship_latest.enqueue_many(calls(*range(120), note="a"))
     claim(limit=1)
 
-    second = ship_latest.using(priority=4).enqueue_many([*calls(*range(250), note="b"), *calls(250, 251, note="new")])
+    second = ship_latest.using(priority=4).enqueue_many([*calls(*range(120), note="b"), *calls(120, 121, note="new")])
 
-    assert [result.id for result in second[:250]] == [result.id for result in first]
-    assert [result.is_new for result in second] == [False] * 250 + [True] * 2
+    assert [result.id for result in second[:120]] == [result.id for result in first]
+    assert [result.is_new for result in second] == [False] * 120 + [True] * 2
     assert second[0].args == [0, "a"]
-    assert [result.args for result in second[1:250]] == [[number, "b"] for number in range(1, 250)]
+    assert [result.args for result in second[1:120]] == [[number, "b"] for number in range(1, 120)]
     stored = dict(Job.objects.values_list("pk", "args"))
     assert all(stored[int(result.id)] == result.args for result in second)
     assert set(Job.objects.exclude(state=JobState.RUNNING).values_list("priority", flat=True)) == {4}
