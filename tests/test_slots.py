@@ -21,6 +21,7 @@ from django_jobs.testing import run_jobs
 from . import tasks
 from .exchanges import Hand, states
 from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, write
+from .unique_tasks import ship_latest as index
 
 pytestmark = pytest.mark.django_db
 
@@ -170,6 +171,60 @@ def test_a_callable_that_does_not_take_the_arguments_is_refused_with_them() -> N
 def test_a_key_or_limit_that_cannot_work_is_refused_at_the_declaration(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidTask, match=next(iter(options))):
         tasks.noop.using(**options)
+
+
+# Replaced by another call of the same unique key
+
+
+def replaceable(key: str = "k", **using: Any) -> Any:
+    return index.using(unique_key="one", concurrency_key=key, **using)
+
+
+def test_a_job_that_is_replaced_keeps_its_slot_or_its_place_in_line() -> None:
+    ready = int(index.using(unique_key="ready", concurrency_key="k").enqueue(1).id)
+    waiting = int(replaceable().enqueue(1).id)
+
+    index.using(unique_key="ready", concurrency_key="k").enqueue(1)
+    replaceable().enqueue(2)
+
+    assert states([ready, waiting]) == [READY, BLOCKED]
+    assert row(waiting).args == [2]
+
+
+def test_a_ready_job_that_is_replaced_by_one_for_later_leaves_its_slot() -> None:
+    first, second = int(replaceable().enqueue(1).id), enqueue(1)[0]
+
+    replaceable(run_after=HOUR).enqueue(1)
+
+    assert states([first, second]) == [SCHEDULED, READY]
+
+
+def test_a_scheduled_job_that_is_replaced_by_one_for_now_stands_in_line() -> None:
+    enqueue(1)
+    later = int(replaceable(run_after=HOUR).enqueue(1).id)
+
+    replaceable().enqueue(1)
+
+    assert states([later]) == [BLOCKED]
+
+
+def test_a_job_that_is_replaced_by_one_of_another_key_stands_in_its_line() -> None:
+    first, second, other = int(replaceable().enqueue(1).id), enqueue(1)[0], enqueue(1, "other")[0]
+
+    replaceable("other").enqueue(1)
+
+    assert states([first, second, other]) == [BLOCKED, READY, READY]
+    assert row(first).concurrency_key == "other"
+
+
+def test_unique_jobs_of_a_key_get_slots_in_bulk_too() -> None:
+    keyed = tasks.sync_account.using(unique_key=None)
+    calls = [(keyed.using(unique_key=f"{number}"), (1,), {}) for number in (1, 2, 1)]
+
+    results = enqueue_many(calls)
+
+    assert [result.is_new for result in results] == [True, True, False]
+    assert states([int(result.id) for result in results[:2]]) == [READY, BLOCKED]
 
 
 # The end of a job

@@ -80,7 +80,13 @@ class JobAdmin(RowAdmin):
         (gettext_lazy("Outcome"), {"fields": ("returned", "progress_now", "meta_now")}),
         (
             gettext_lazy("Times"),
-            {"fields": (("enqueued", "due", "first_started"), ("last_attempted", "finished", "cancel_requested"))},
+            {
+                "fields": (
+                    ("enqueued", "due", "first_started"),
+                    ("last_attempted", "finished", "cancel_requested"),
+                    "key_kept_until",
+                )
+            },
         ),
     )
 
@@ -90,6 +96,7 @@ class JobAdmin(RowAdmin):
     last_attempted = _time("last_attempted_at")
     finished = _time("finished_at")
     cancel_requested = _time("cancel_requested_at")
+    key_kept_until = _time("unique_until")
 
     # Permissions: nobody adds or edits a job by hand; actions need the permission to change.
 
