@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from django_jobs import enqueue_many
 from django_jobs.compat import InvalidTask
-from django_jobs.exceptions import InvalidArgument
+from django_jobs.exceptions import InvalidArgument, InvalidOption
 from django_jobs.models import Job, Limit, Queue
 from django_jobs.models.admission import KEYS_AT_ONCE, Round, forget_unused, give_out
 from django_jobs.models.database import exclusive, from_now
@@ -395,22 +395,28 @@ def test_a_smaller_limit_leaves_running_jobs_alone_and_admits_none_before_enough
 
 def test_what_an_operator_says_counts_until_it_is_taken_back() -> None:
     ids = enqueue(3, limit=1)
-    Limit.objects.update(override=2)
+    Limit.objects.override("k", 2)
     ids += enqueue(1, limit=1)
-    look()
     with_override = states(ids)
 
-    Limit.objects.update(override=None)
-    look()
+    Limit.objects.override("k", None)
 
     assert with_override == [READY, READY, BLOCKED, BLOCKED]
     assert states(ids) == [READY, BLOCKED, BLOCKED, BLOCKED]
 
 
 def test_an_override_of_none_at_all_stops_a_key() -> None:
-    Limit.objects.create(key="k", limit=1, override=0)
+    Limit.objects.override("k", 0)
 
     assert states(enqueue(1)) == [BLOCKED]
+
+
+@pytest.mark.parametrize(("key", "limit"), [("", 1), ("x" * 256, 1), ("k", -1), ("k", True), ("k", 1.5), ("k", 2**31)])
+def test_an_override_that_cannot_be_one_is_refused_and_changes_nothing(key: str, limit: Any) -> None:
+    with pytest.raises(InvalidOption):
+        Limit.objects.override(key, limit)
+
+    assert not Limit.objects.exists()
 
 
 def test_an_older_job_that_is_tried_again_does_not_bring_its_old_limit_back() -> None:
@@ -466,22 +472,31 @@ def test_the_leader_comes_to_every_key_in_time(monkeypatch: pytest.MonkeyPatch) 
 def test_ready_jobs_of_a_paused_queue_give_their_slots_to_jobs_of_others() -> None:
     paused, other = enqueue(2, queue_name="mail"), enqueue(1)
     Queue.objects.declare("mail")
+
     Queue.objects.pause("mail")
+
+    assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+
+
+def test_a_job_that_comes_back_to_a_paused_queue_gives_its_slot_away_with_the_next_look() -> None:
+    Queue.objects.declare("mail")
+    paused, other = enqueue(1, queue_name="mail"), enqueue(1)
+    job = claim(queues=["mail"])[0]
+    Queue.objects.pause("mail")
+    end(job, "release")
 
     look()
 
-    assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+    assert states([*paused, *other]) == [BLOCKED, READY]
 
 
 def test_jobs_of_a_resumed_queue_are_admitted_again_in_their_order() -> None:
     ids = enqueue(3, queue_name="mail")
     Queue.objects.declare("mail")
     Queue.objects.pause("mail")
-    look()
     paused = states(ids)
 
     Queue.objects.resume("mail")
-    look()
 
     assert paused == [BLOCKED] * 3
     assert states(ids) == [READY, BLOCKED, BLOCKED]

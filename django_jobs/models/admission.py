@@ -84,7 +84,7 @@ def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
     for keys in _portions(limits):
         changed = _declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True)
         admitted += _admit_arrivals(jobs, keys, open_to)
-        _take_back(jobs, changed)
+        take_back(jobs, changed)
     if admitted < len(arrivals):
         _look_after_commit(jobs, limits, is_declared=True)
 
@@ -140,7 +140,7 @@ class _Offer:
         for keys in _portions(self.limits):
             with exclusive():
                 changed = _declare(self.jobs.db, {key: self.limits[key] for key in keys}, self.is_declared)
-                _take_back(self.jobs, changed)
+                take_back(self.jobs, changed)
             for key in give_out(self.jobs, keys).left:
                 notifications.hint(notifications.SLOTS, key)
 
@@ -160,7 +160,7 @@ def give_out(jobs: JobQuerySet, keys: Iterable[str]) -> Given:
     return Given(moved, frozenset(to_do) - free.keys())
 
 
-def _take_back(jobs: JobQuerySet, keys: Collection[str]) -> int:
+def take_back(jobs: JobQuerySet, keys: Collection[str]) -> int:
     """Block the last ready jobs of keys that have more slots taken than there are. Call it in a transaction."""
     moved = 0
     for key, room in _lock(jobs, keys).items():
@@ -238,7 +238,7 @@ class Round:
         page = list(_limits(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
         moved = give_back_paused(jobs)
         with exclusive():
-            moved += _take_back(jobs, [key for key, most, taken in page if taken > most])
+            moved += take_back(jobs, [key for key, most, taken in page if taken > most])
         moved += give_out(jobs, [key for key, most, taken in page if taken < most]).moved
         is_last = len(page) < KEYS_AT_ONCE
         self._after = "" if is_last else page[-1][0]
@@ -308,8 +308,12 @@ def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
 
 
 def _limits(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+    return with_slots(jobs, Limit.objects.using(jobs.db).order_by("key"))
+
+
+def with_slots(jobs: JobQuerySet, limits: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
     """Return the limits with how many slots there are, ``most``, and how many are ``taken``."""
-    return Limit.objects.using(jobs.db).annotate(most=_effective(), taken=_taken(jobs)).order_by("key")
+    return limits.annotate(most=_effective(), taken=_taken(jobs))
 
 
 def _effective() -> Coalesce:

@@ -276,7 +276,8 @@ class Exchange(Service):
             self._has_heard = False
             self._rooms = self._lanes.rooms(self._held.values(), self._capacity.free_for(wanted.kind))
         count = 0
-        for written, claimed in self._turns.take(progress, wanted, self._lanes.in_turn(), self._rooms):
+        names = self._lanes.in_turn(wanted.kind) if wanted is not None else []
+        for written, claimed in self._turns.take(progress, wanted, names, self._rooms):
             self._take_on(claimed)
             self._after_commit(written)
             count += len(claimed)
