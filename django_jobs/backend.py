@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from asgiref.sync import sync_to_async
@@ -59,7 +59,12 @@ _FIRST_LOOK, _LONGEST_PAUSE = 0.01, 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult(TaskResult):  # type: ignore[misc]
-    """Django's TaskResult of a job; its id is ``str(job.pk)``."""
+    """Django's TaskResult of a job; its id is ``str(job.pk)``.
+
+    ``is_new`` is False where ``enqueue`` inserted nothing, since a job had the unique key: it is the result of that one.
+    """
+
+    is_new: bool = field(default=True, compare=False)
 
     def wait(self, timeout: float | None = None) -> JobResult:
         """Block until the job has finished, refresh this result and return it.
@@ -126,13 +131,16 @@ class JobsBackend(BaseTaskBackend):
             )
 
     def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:
-        """Write the job in the caller's transaction, with one INSERT, and return its result."""
+        """Write the job in the caller's transaction, with one INSERT, and return its result.
+
+        If a job has its unique key: that one's, or raise DuplicateJob; see ``Task`` for ``on_conflict``.
+        """
         from .enqueue import insert
 
         self.validate_task(task)
         inserted = insert(task, args, kwargs, self.alias)
         if inserted.others:
-            return result_of(inserted.others[0])
+            return existing_result(inserted.others[0], task)
         result = new_result(task, inserted.jobs[0], inserted.ids[0], inserted.enqueued_at[0])
         if signals.is_heard(task_enqueued):
             signals.send(task_enqueued, type(self), task_result=result)
@@ -173,7 +181,7 @@ class JobResults(Sequence[JobResult]):
         self._tasks = tasks
         self._inserted = inserted
         # By place: what was once looked at stays the same object.
-        self._made = {place: result_of(job) for place, job in inserted.others.items()}
+        self._made: dict[int, JobResult] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -196,7 +204,7 @@ class JobResults(Sequence[JobResult]):
         return f"<{type(self).__name__}: {len(self):,} jobs>"
 
     def of_new_jobs(self) -> Iterator[JobResult]:
-        """Yield the results of the jobs that were inserted, and not of those that had their unique key before."""
+        """Yield the results of the jobs that were inserted, and not of those that had a unique key before."""
         return (self._at(place) for place in range(len(self)) if place not in self._inserted.others)
 
     def _at(self, place: int) -> JobResult:
@@ -207,6 +215,8 @@ class JobResults(Sequence[JobResult]):
 
     def _make(self, place: int) -> JobResult:
         inserted = self._inserted
+        if place in inserted.others:
+            return existing_result(inserted.others[place], self._tasks[place])
         return new_result(self._tasks[place], inserted.jobs[place], inserted.ids[place], inserted.enqueued_at[place])
 
 
@@ -228,9 +238,22 @@ def new_result(task: DjangoTask, job: NewJob, pk: int, enqueued_at: datetime) ->
     )
 
 
+def existing_result(job: Job, task: DjangoTask) -> JobResult:
+    """Return the result of the job that had the unique key of a new one; of a task that may be declared elsewhere only."""
+    try:
+        known = _task_of(job)
+    except UnknownTask:
+        known = task
+    return _result(job, known, is_new=False)
+
+
 def result_of(job: Job) -> JobResult:
     """Return the result of a stored job. Raise UnknownTask if its task is not declared here."""
-    attempts = list(job.attempts.order_by("number"))
+    return _result(job, _task_of(job), is_new=True)
+
+
+def _result(job: Job, task: DjangoTask, is_new: bool) -> JobResult:
+    attempts = sorted(job.attempts.all(), key=lambda attempt: attempt.number)
     errors = [
         TaskError(exception_class_path=attempt.exception_class, traceback=attempt.traceback)
         for attempt in attempts
@@ -242,7 +265,7 @@ def result_of(job: Job) -> JobResult:
     if job.state in (JobState.RUNNING, JobState.SUCCEEDED):
         worker_ids.append(job.worker_id)
     result = JobResult(
-        task=_task_of(job),
+        task=task,
         id=str(job.pk),
         status=STATUS[JobState(job.state)],
         enqueued_at=job.enqueued_at,
@@ -254,6 +277,7 @@ def result_of(job: Job) -> JobResult:
         backend=job.backend,
         errors=errors,
         worker_ids=worker_ids,
+        is_new=is_new,
     )
     if job.state == JobState.SUCCEEDED:
         object.__setattr__(result, "_return_value", job.result.value if hasattr(job, "result") else None)

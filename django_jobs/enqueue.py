@@ -13,20 +13,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Model
 
 from . import conf, signals
 from .compat import DjangoTask, normalize_json
 from .exceptions import InvalidArgument
 from .models import Job
-from .models.database import jobs_connection
+from .models.database import exclusive, jobs_connection
 from .models.insert import NewJob, Options
+from .models.unique import add_unique
 from .slots import fixed_slot, with_slot
 from .task import Task, find_task, path_of
+from .unique import has_key, key_of
 
 # How deeply lists and dicts may be nested: well within what can be copied and read back anywhere.
 DEEPEST = 100
@@ -51,7 +52,7 @@ def enqueue(
 class Inserted:
     """What became of new jobs: an id and a time for each, in order.
 
-    ``others`` are the unfinished jobs, by place, that had the unique key before: there nothing was inserted.
+    ``others`` are the jobs, by place, that have the unique key: there nothing was inserted.
     """
 
     jobs: Sequence[NewJob]
@@ -61,26 +62,46 @@ class Inserted:
 
 
 def insert(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], backend: str) -> Inserted:
-    """Insert one job, unless an unfinished job has its unique key."""
+    """Insert one job, unless another has its unique key. Raise DuplicateJob then, if the task says so."""
     options = with_slot(_options(task, backend), task, args, kwargs)
     job = NewJob(options, *encode_arguments(task, args, kwargs, conf.read("MAX_ARGUMENT_BYTES")))
-    return _announce(_insert([job]))
+    if not _may_be_unique(task):
+        return _announce(Inserted([job], *Job.objects.add([job])))
+    return _announce(_insert_some_unique([_with_key(task, job, _unique_options(task, options))]))
 
 
 def insert_many(calls: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> Inserted:
-    """Insert one job per call, 1,000 to an INSERT, in their order. All or nothing."""
+    """Insert one job per call, 1,000 to an INSERT, in their order, but where another has the unique key. All or nothing."""
     calls = list(calls)
-    options = {id(task): _options(task, backend) for task in {id(task): task for task, _, _ in calls}.values()}
+    jobs = _jobs_of(calls, backend)
+    if not jobs:
+        return Inserted(jobs)
+    if any(job.unique_key is not None for job in jobs):
+        with exclusive():
+            inserted = _insert_some_unique(jobs)
+        return _announce(inserted)
+    with transaction.atomic(using=jobs_connection().alias):
+        inserted = Inserted(jobs, *Job.objects.add(jobs))
+    return _announce(inserted)
+
+
+def _jobs_of(calls: Sequence[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]], backend: str) -> list[NewJob]:
+    tasks = {id(task): task for task, _, _ in calls}
+    options = {number: _options(task, backend) for number, task in tasks.items()}
     limit = conf.read("MAX_ARGUMENT_BYTES")
     jobs = [
         NewJob(with_slot(options[id(task)], task, args, kwargs), *encode_arguments(task, args, kwargs, limit))
         for task, args, kwargs in calls
     ]
-    if not jobs:
-        return Inserted(jobs)
-    with transaction.atomic(using=jobs_connection().alias):
-        inserted = _insert(jobs)
-    return _announce(inserted)
+    if not any(_may_be_unique(task) for task in tasks.values()):
+        return jobs
+    # The same options for all jobs that had the same before.
+    unique: dict[int, Options] = {}
+    for place, ((task, _, _), job) in enumerate(zip(calls, jobs, strict=True)):
+        if _may_be_unique(task):
+            ours = unique.setdefault(id(job.options), _unique_options(task, job.options))
+            jobs[place] = _with_key(task, job, ours)
+    return jobs
 
 
 def _options(task: DjangoTask, backend: str) -> Options:
@@ -95,10 +116,29 @@ def _options(task: DjangoTask, backend: str) -> Options:
         meta=json.dumps(clean_json(dict(ours.meta), "meta")) if ours and ours.meta else "{}",
         run_after=task.run_after,
         delay=ours.delay if ours else None,
-        unique_key=ours.unique_key if ours else None,
         timeout=ours.timeout if ours else None,
         **fixed_slot(task),
     )
+
+
+def _may_be_unique(task: DjangoTask) -> bool:
+    return isinstance(task, Task) and has_key(task)
+
+
+def _unique_options(task: DjangoTask, options: Options) -> Options:
+    """Return what the jobs of a task that have a unique key have in common."""
+    period = task.unique_for if isinstance(task, Task) else None
+    if isinstance(task, Task) and task.on_conflict == "replace" and not options.is_for_later:
+        # The last call wins: the job runs when none has come for so long, and its key is free when it has ended.
+        return options._replace(delay=period)
+    return options._replace(unique_for=period)
+
+
+def _with_key(task: DjangoTask, job: NewJob, options: Options) -> NewJob:
+    """Return the job with its unique key and the options of such jobs; as it is if this call has no key."""
+    assert isinstance(task, Task)
+    key = key_of(task, json.loads(job.args), json.loads(job.kwargs))
+    return job if key is None else job._replace(options=options, unique_key=key, on_conflict=task.on_conflict)
 
 
 def encode_arguments(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int) -> tuple[str, str]:
@@ -192,40 +232,10 @@ def _parameter_names(task: DjangoTask) -> list[str]:
     return parameters[1:] if task.takes_context else parameters
 
 
-def _insert(jobs: Sequence[NewJob]) -> Inserted:
-    """Insert the jobs in their order, which is the order in which they run."""
-    if len(jobs) == 1 and jobs[0].options.unique_key is None:
-        return Inserted(jobs, *Job.objects.add(jobs))
-    inserted = Inserted(jobs)
-    for is_plain, group in groupby(jobs, key=lambda job: job.options.unique_key is None):
-        if is_plain:
-            ids, enqueued_at = Job.objects.add(list(group))
-            inserted.ids.extend(ids)
-            inserted.enqueued_at.extend(enqueued_at)
-        else:
-            for job in group:
-                _insert_unique(job, inserted)
-    return inserted
-
-
-def _insert_unique(job: NewJob, inserted: Inserted) -> None:
-    # A few rounds: the unfinished job may end between the refused INSERT and the look for it.
-    for _ in range(5):
-        try:
-            with transaction.atomic(using=jobs_connection().alias):
-                added = Job.objects.add([job])
-        except IntegrityError:
-            existing = Job.objects.unfinished().filter(unique_key=job.options.unique_key).first()
-            if existing is not None:
-                inserted.others[len(inserted.ids)] = existing
-                inserted.ids.append(existing.pk)
-                inserted.enqueued_at.append(existing.enqueued_at)
-                return
-        else:
-            inserted.ids.extend(added.ids)
-            inserted.enqueued_at.extend(added.enqueued_at)
-            return
-    raise InvalidArgument(f"The unique key {job.options.unique_key!r} is contended; enqueue the job again.")
+def _insert_some_unique(jobs: Sequence[NewJob]) -> Inserted:
+    calls = add_unique(Job.objects.all(), jobs)
+    others = {place: call.holder for place, call in enumerate(calls) if call.holder is not None}
+    return Inserted(jobs, [call.pk for call in calls], [call.enqueued_at for call in calls if call.enqueued_at], others)
 
 
 def _announce(inserted: Inserted) -> Inserted:

@@ -18,7 +18,7 @@ class JobsError(Exception):
 
 
 class InvalidArgument(JobsError, TypeError, ValueError):
-    """An argument of a job cannot be stored as JSON. The message names the argument."""
+    """An argument of a job cannot be stored as JSON, or the task's unique key cannot be made of the arguments."""
 
 
 class InvalidResult(JobsError, TypeError, ValueError):
@@ -27,6 +27,22 @@ class InvalidResult(JobsError, TypeError, ValueError):
 
 class InvalidOption(JobsError, ValueError):
     """A setting, flag or environment variable has a value that cannot work."""
+
+
+class DuplicateJob(JobsError):
+    """The unique key of a job with ``on_conflict="raise"`` is taken.
+
+    ``job_id`` is the id of the job that has it, as its result's ``id``; None when that is an earlier one of the same
+    ``enqueue_many``, of which none was written.
+    """
+
+    def __init__(self, task_path: str, unique_key: str, job_id: str | None) -> None:
+        super().__init__(task_path, unique_key, job_id)
+        self.task_path, self.unique_key, self.job_id = task_path, unique_key, job_id
+
+    def __str__(self) -> str:
+        holder = f"Job #{self.job_id}" if self.job_id else "An earlier job of the same enqueue_many()"
+        return f"{holder} has the unique key {self.unique_key!r} already: no job of {self.task_path} was enqueued."
 
 
 class UnknownTask(JobsError, LookupError):

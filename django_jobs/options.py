@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 255
 LONGEST_QUEUE_NAME = 100
+LONGEST_KEY = 255
 MOST_ATTEMPTS = 32767
 MOST_SLOTS = 2_147_483_647
 
@@ -23,7 +24,7 @@ Argument = TypeVar("Argument")
 # What is the same for every job of a task, or made of the arguments of each.
 FromArguments: TypeAlias = Argument | Callable[..., Argument]
 # Task and arguments, some of the arguments by name, or a key made of them.
-Unique = bool | Iterable[str] | Callable[..., str]
+Unique = bool | str | Iterable[str] | Callable[..., str | None]
 OnConflict = Literal["return", "raise", "replace"]
 Exceptions = type[BaseException] | Iterable[type[BaseException]]
 
@@ -78,8 +79,8 @@ def check_options(task: Task) -> None:
             to_seconds(max(task.delay, timedelta()))
         except ValueError as error:
             raise refuse(f"run_after: {error}") from error
-    if task.unique_key is not None and not is_name(task.unique_key, LONGEST_PATH):
-        raise refuse(f"unique_key is a text of 1 to {LONGEST_PATH} characters, not {task.unique_key!r}.")
+    if task.unique_key is not None and not is_name(task.unique_key, LONGEST_KEY):
+        raise refuse(f"unique_key is a text of 1 to {LONGEST_KEY} characters, not {task.unique_key!r}.")
     if not isinstance(task.meta, Mapping):
         raise refuse(f"meta is a dict, not {task.meta!r}.")
 

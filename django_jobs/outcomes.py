@@ -43,7 +43,7 @@ class PastAttempt:
 class ClaimedJob(NamedTuple):
     """A job that this worker has claimed: all that running it needs. ``attempt`` counts this attempt.
 
-    ``enqueued_at`` is None if what the row has cannot be read.
+    ``enqueued_at`` is None if what the row has cannot be read. ``timeout`` and ``executor`` may be those of its queue.
     """
 
     id: int
@@ -64,6 +64,7 @@ class ClaimedJob(NamedTuple):
     history: tuple[PastAttempt, ...] = ()
     timeout: float | None = None
     concurrency_key: str = ""
+    executor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

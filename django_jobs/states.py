@@ -12,6 +12,7 @@
                                          v               v                 v
                                     SUCCEEDED         FAILED           CANCELLED     requeue > READY, prune > gone
 
+"replace", which gives a job that has not started the time of another call, moves it among the four in the first row.
 ``TRANSITIONS`` is the diagram as a table. ``JobQuerySet`` has one method per verb, and is the only
 writer of ``Job.state``. A job with a concurrency key goes wherever READY is drawn through BLOCKED, but for release and
 rescue, which keep its slot; ``models/admission.py`` gives the slots out. Nothing enters WAITING yet. Read
@@ -87,6 +88,7 @@ TRANSITIONS: dict[str, Transition] = {
     "block": Transition(
         (JobState.READY,), (JobState.BLOCKED,), "the leader: the queue is paused, or the limit lowered"
     ),
+    "replace": Transition(UNSTARTED, UNSTARTED, "code that enqueues a job with the same unique key"),
     "claim": Transition((JobState.READY,), _RUNNING, "a worker"),
     "succeed": Transition(_RUNNING, (JobState.SUCCEEDED,), "the worker that runs the job"),
     "fail": Transition(_RUNNING, (JobState.FAILED,), "the worker that runs the job"),

@@ -24,6 +24,7 @@ from .context import JobContext, current_job
 from .exceptions import UnknownTask
 from .options import FromArguments, OnConflict, TaskOptions, Unique, check_options
 from .retries import Backoff, exponential
+from .unique import check_unique
 
 DEFAULT_BACKOFF = exponential()
 
@@ -47,11 +48,21 @@ class Task(DjangoTask):
       in one transaction: both or neither, whenever the worker dies. Not for ``async def``. What an attempt wrote that
       raises is rolled back. SQLite lets nobody else write meanwhile.
     - ``timeout``: how long an attempt may take (seconds); default the queue's, and without that none.
-    - ``unique``, ``unique_for``, ``on_conflict``: see ``unique.py``.
+    - ``unique``: at most one unfinished job has the same key. True: made of the task and all arguments, however they are
+      spelled; one name of an argument or several: of those only; a callable: called with the job's arguments, returns a
+      text, or None for a job that is not unique. No two tasks share such a key. See ``unique.py``.
+    - ``unique_for``: how long the key stays taken at least, counted from the enqueue, also when the job has succeeded or
+      failed (seconds or timedelta, at most 366 days); default until the job has ended. A job that ends as cancelled frees it.
+    - ``on_conflict``: what a job becomes whose key is taken. "return" (default): the result of the job that has it, with
+      ``is_new`` False. "raise": DuplicateJob. "replace": the job that has it takes the new call's arguments, priority,
+      ``run_after``, ``meta`` and attempts if it has not started, and is returned as it is if it runs, has ended or is of
+      another task. With ``unique_for`` and no ``run_after``, "replace" lets the last call win: the job runs ``unique_for``
+      after the last call, and its key is free when it has ended.
     - ``concurrency_key``: at most ``concurrency_limit`` (default 1) jobs with the same key are ready or running at once,
       of whatever task and queue; the others are blocked and follow in their order. Each is a value or a callable that is
       called with the job's arguments; a key of '' or None means no limit.
-    - ``unique_key``: at most one unfinished job may have it; enqueueing another returns the first.
+    - ``unique_key``: what ``using()`` set: the key itself, in place of one that ``unique`` makes (1 to 255 characters).
+      Jobs of all tasks share it.
     - ``delay``: what ``using(run_after=timedelta)`` set; counted from the database's clock at enqueue.
     """
 
@@ -74,6 +85,7 @@ class Task(DjangoTask):
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_unique(self)
         DjangoTask.__post_init__(self)
         declare(self)
 

@@ -11,6 +11,7 @@ With pytest the fixture ``jobs`` gives the three functions; put ``pytest_plugins
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,28 +24,48 @@ from django.db import connections, transaction
 from django.utils import timezone, translation
 
 from . import conf
+from .backend import JobResult
 from .compat import BaseDummyBackend, BaseImmediateBackend, DjangoTask, TaskResultStatus
 from .context import JobContext, reset_current_job, set_current_job
+from .exceptions import DuplicateJob
 from .task import Task, find_task, path_of
+from .unique import key_of
 
 _LONGEST_RUN = 10_000
 
 
 class _LikeJobs:
-    """What the backends for tests have in common with ``JobsBackend``: what it refuses, and many at once."""
+    """What the backends for tests have in common with ``JobsBackend``: what it refuses, its results, many at once."""
 
-    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:
         from .enqueue import clean_arguments
 
+        backend: Any = self
+        backend.validate_task(task)
+        stored = clean_arguments(task, args, kwargs)
+        key = key_of(task, *copy.deepcopy(stored)) if isinstance(task, Task) else None
+        return self._enqueue(task, *stored, key)
+
+    def _enqueue(self, task: DjangoTask, args: list[Any], kwargs: dict[str, Any], key: str | None) -> JobResult:
         backend: Any = super()
-        return backend.enqueue(task, *clean_arguments(task, args, kwargs))
+        return _as_ours(backend.enqueue(task, args, kwargs))
 
     def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
         return [self.enqueue(task, args, kwargs) for task, args, kwargs in entries]
 
 
+def _as_ours(result: Any, **changes: Any) -> JobResult:
+    values = {each.name: getattr(result, each.name) for each in dataclasses.fields(result) if each.init}
+    ours = JobResult(**values | changes)
+    object.__setattr__(ours, "_return_value", result._return_value)
+    return ours
+
+
 class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
-    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. Neither ``run_after`` nor ``timeout`` counts."""
+    """Runs a task when it is enqueued, in the caller's thread, and keeps nothing. Neither ``run_after`` nor ``timeout`` counts.
+
+    Every job is new: the one before has ended, and ``unique_for`` is not waited for either.
+    """
 
     task_class = Task
     supports_defer = True
@@ -67,9 +88,44 @@ class ImmediateBackend(_LikeJobs, BaseImmediateBackend):
 
 
 class DummyBackend(_LikeJobs, BaseDummyBackend):
-    """Keeps what is enqueued in ``results``, and runs nothing."""
+    """Keeps what is enqueued in ``results``, and runs nothing: one job of each unique key, until ``clear()``."""
 
     task_class = Task
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
+        # By the id of the result.
+        self._keys: dict[str, str] = {}
+
+    def _enqueue(self, task: DjangoTask, args: list[Any], kwargs: dict[str, Any], key: str | None) -> JobResult:
+        for place, kept in enumerate(self.results):
+            if key is not None and self._keys.get(kept.id) == key:
+                return self._meet(place, task, args, kwargs)
+        result = super()._enqueue(task, args, kwargs, key)
+        # A receiver of its signal may have enqueued another since.
+        place = next(place for place, kept in enumerate(self.results) if kept.id == result.id)
+        self.results[place] = copy.deepcopy(result)
+        if key is not None:
+            self._keys[result.id] = key
+        return result
+
+    def _meet(self, place: int, task: Any, args: list[Any], kwargs: dict[str, Any]) -> JobResult:
+        kept: Any = self.results[place]
+        if task.on_conflict == "raise":
+            raise DuplicateJob(task.path, self._keys[kept.id], kept.id)
+        if task.on_conflict == "replace" and task.path == path_of(kept.task):
+            options = {name: getattr(task, name) for name in ("priority", "run_after", "delay", "meta", "max_attempts")}
+            kept = _as_ours(kept, args=args, kwargs=kwargs, task=dataclasses.replace(kept.task, **options))
+            self.results[place] = kept
+        return _as_ours(copy.deepcopy(kept), is_new=False)
+
+    def enqueue_many(self, entries: Iterable[tuple[DjangoTask, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+        before = list(self.results)
+        try:
+            return super().enqueue_many(entries)
+        except BaseException:
+            self.results[:] = before
+            raise
 
 
 def run_jobs(queue_name: str | None = None, *, limit: int = _LONGEST_RUN, include_scheduled: bool = False) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
@@ -94,16 +95,39 @@ def test_a_running_job_is_asked_to_stop_once(browser: Client) -> None:
 
 
 def test_a_job_whose_unique_key_another_job_has_by_now_is_left(browser: Client) -> None:
-    first = job_in(JobState.FAILED, unique_key="daily")
-    job_in(JobState.READY, unique_key="daily")
+    first = job_in(JobState.FAILED, unique_key="<daily>")
+    second = job_in(JobState.READY, unique_key="<daily>")
 
     told = act(browser, "retry", first, job_in(JobState.FAILED))
 
     assert state_of(first) == JobState.FAILED
-    assert told == [
-        "1 job is ready to run again.",
-        "1 job was left as it was (1 with a unique key that another unfinished job has). Only finished jobs can be retried.",
+    assert told[0] == "1 job is ready to run again."
+    assert told[1:] == [
+        f"1 job was left as it was (1 with a unique key that another job has). {actions.RETRY.rule} Job #{first.pk}: another unfinished job, #{second.pk}, has its unique key '<daily>'.",
     ]
+
+
+def test_a_job_whose_unique_key_another_keeps_after_its_end_is_left(browser: Client) -> None:
+    first, second = job_in(JobState.FAILED, unique_key="daily"), job_in(JobState.SUCCEEDED, unique_key="daily")
+    Job.objects.filter(pk=second.pk).update(unique_until=datetime(2040, 2, 3, 4, 5, 6, tzinfo=UTC))
+
+    told = act(browser, "retry", first)
+
+    assert state_of(first) == JobState.FAILED
+    assert told[0].endswith(
+        f"Job #{first.pk}: job #{second.pk}, which has ended, keeps their unique key 'daily' until 2040-02-03 04:05:06."
+    )
+
+
+def test_of_many_jobs_whose_unique_keys_are_taken_a_few_are_named(browser: Client) -> None:
+    failed = [job_in(JobState.FAILED, unique_key=f"key-{number}") for number in range(7)]
+    for number in range(7):
+        job_in(JobState.READY, unique_key=f"key-{number}")
+
+    told = act(browser, "retry", *failed)
+
+    assert told[0].startswith("7 jobs were left as they were (7 with a unique key that another job has).")
+    assert told[0].count("another unfinished job") == actions.MOST_NOTES
 
 
 def test_more_jobs_than_fit_into_one_piece_are_all_moved(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -234,6 +234,15 @@ def test_a_job_is_found_by_its_id() -> None:
     response = superuser().get(JOBS, {"q": str(job.pk)})
 
     assert listed(response) == [str(job.pk)]
+
+
+@pytest.mark.django_db
+def test_a_page_says_how_long_a_job_keeps_its_unique_key() -> None:
+    job = stored(unique_key="daily-report", unique_until=datetime(2040, 2, 3, 4, 5, 6, tzinfo=UTC))
+
+    text = text_of(superuser().get(f"{JOBS}{job.pk}/change/"))
+
+    assert "2040-02-03 04:05:06" in text
 
 
 @pytest.mark.django_db

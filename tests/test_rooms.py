@@ -16,6 +16,7 @@ from django_jobs.models.rescue import rescue_lost
 from django_jobs.models.rooms import CONTENDED, Rooms, share_of, tokens_left
 from django_jobs.outcomes import ClaimedJob
 
+from . import tasks
 from .exchanges import Hand, enqueue
 from .rivals import Rival, let_pass
 from .rows import WORKER, end_lease, outcome, start_worker, write
@@ -472,3 +473,25 @@ def test_tokens_are_counted_by_the_clock_of_the_database() -> None:
 
     taken_just_now = Queue.objects.filter(tokens_at__lte=Now(), tokens_at__gt=from_now(timedelta(minutes=-5)))
     assert taken_just_now.values_list("tokens", flat=True).get() == 0
+
+
+def test_coroutines_of_a_queue_may_run_in_threads_each_with_a_loop_of_its_own() -> None:
+    limited("calm")
+    limited("blocking", executor="thread")
+    enqueue(1, tasks.add_async, queue_name="calm"), enqueue(1, tasks.add_async, queue_name="blocking")
+    with Hand() as hand:
+        hand.turn()
+
+        assert hand.begin().queue_name == "blocking"
+        assert hand.threads.waiting == 0
+
+
+def test_near_its_rate_a_queue_is_claimed_for_free_threads_only_and_far_from_it_ahead() -> None:
+    limited(rate_limit=100, rate_window=3600.0)
+    enqueue(40)
+
+    near = claim(limit=20, free=3)
+    limited(rate_limit=10_000, tokens=None)
+    far = claim(limit=20, free=3)
+
+    assert (len(near), len(far)) == (3, 20)

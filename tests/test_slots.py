@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from django_jobs import enqueue_many
 from django_jobs.compat import InvalidTask
-from django_jobs.exceptions import InvalidArgument
+from django_jobs.exceptions import InvalidArgument, InvalidOption
 from django_jobs.models import Job, Limit, Queue
 from django_jobs.models.admission import KEYS_AT_ONCE, give_out
 from django_jobs.models.database import exclusive, from_now
@@ -24,6 +24,7 @@ from . import tasks
 from .exchanges import Hand, states
 from .rivals import Rival
 from .rows import HOUR, claim, end_lease, outcome, row, start_worker, state_of, write
+from .unique_tasks import ship_latest as index
 
 pytestmark = pytest.mark.django_db
 
@@ -181,6 +182,60 @@ def test_a_callable_that_does_not_take_the_arguments_is_refused_with_them() -> N
 def test_a_key_or_limit_that_cannot_work_is_refused_at_the_declaration(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidTask, match=next(iter(options))):
         tasks.noop.using(**options)
+
+
+# Replaced by another call of the same unique key
+
+
+def replaceable(key: str = "k", **using: Any) -> Any:
+    return index.using(unique_key="one", concurrency_key=key, **using)
+
+
+def test_a_job_that_is_replaced_keeps_its_slot_or_its_place_in_line() -> None:
+    ready = int(index.using(unique_key="ready", concurrency_key="k").enqueue(1).id)
+    waiting = int(replaceable().enqueue(1).id)
+
+    index.using(unique_key="ready", concurrency_key="k").enqueue(1)
+    replaceable().enqueue(2)
+
+    assert states([ready, waiting]) == [READY, BLOCKED]
+    assert row(waiting).args == [2]
+
+
+def test_a_ready_job_that_is_replaced_by_one_for_later_leaves_its_slot() -> None:
+    first, second = int(replaceable().enqueue(1).id), enqueue(1)[0]
+
+    replaceable(run_after=HOUR).enqueue(1)
+
+    assert states([first, second]) == [SCHEDULED, READY]
+
+
+def test_a_scheduled_job_that_is_replaced_by_one_for_now_stands_in_line() -> None:
+    enqueue(1)
+    later = int(replaceable(run_after=HOUR).enqueue(1).id)
+
+    replaceable().enqueue(1)
+
+    assert states([later]) == [BLOCKED]
+
+
+def test_a_job_that_is_replaced_by_one_of_another_key_stands_in_its_line() -> None:
+    first, second, other = int(replaceable().enqueue(1).id), enqueue(1)[0], enqueue(1, "other")[0]
+
+    replaceable("other").enqueue(1)
+
+    assert states([first, second, other]) == [BLOCKED, READY, READY]
+    assert row(first).concurrency_key == "other"
+
+
+def test_unique_jobs_of_a_key_get_slots_in_bulk_too() -> None:
+    keyed = tasks.sync_account.using(unique_key=None)
+    calls = [(keyed.using(unique_key=f"{number}"), (1,), {}) for number in (1, 2, 1)]
+
+    results = enqueue_many(calls)
+
+    assert [result.is_new for result in results] == [True, True, False]
+    assert states([int(result.id) for result in results[:2]]) == [READY, BLOCKED]
 
 
 # The end of a job
@@ -381,22 +436,28 @@ def test_a_smaller_limit_leaves_running_jobs_alone_and_admits_none_before_enough
 
 def test_what_an_operator_says_counts_until_it_is_taken_back() -> None:
     ids = enqueue(3, limit=1)
-    Limit.objects.update(override=2)
+    Limit.objects.override("k", 2)
     ids += enqueue(1, limit=1)
-    look()
     with_override = states(ids)
 
-    Limit.objects.update(override=None)
-    look()
+    Limit.objects.override("k", None)
 
     assert with_override == [READY, READY, BLOCKED, BLOCKED]
     assert states(ids) == [READY, BLOCKED, BLOCKED, BLOCKED]
 
 
 def test_an_override_of_none_at_all_stops_a_key() -> None:
-    Limit.objects.create(key="k", limit=1, override=0)
+    Limit.objects.override("k", 0)
 
     assert states(enqueue(1)) == [BLOCKED]
+
+
+@pytest.mark.parametrize(("key", "limit"), [("", 1), ("x" * 256, 1), ("k", -1), ("k", True), ("k", 1.5), ("k", 2**31)])
+def test_an_override_that_cannot_be_one_is_refused_and_changes_nothing(key: str, limit: Any) -> None:
+    with pytest.raises(InvalidOption):
+        Limit.objects.override(key, limit)
+
+    assert not Limit.objects.exists()
 
 
 def test_an_older_job_that_is_tried_again_does_not_bring_its_old_limit_back() -> None:
@@ -487,11 +548,22 @@ def test_keys_without_a_row_are_found_beside_one_with_many_jobs_of_its_own(monke
 def test_ready_jobs_of_a_paused_queue_give_their_slots_to_jobs_of_others() -> None:
     paused, other = enqueue(2, queue_name="mail"), enqueue(1)
     Queue.objects.declare("mail")
+
     Queue.objects.pause("mail")
+
+    assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+
+
+def test_a_job_that_comes_back_to_a_paused_queue_gives_its_slot_away_with_the_next_look() -> None:
+    Queue.objects.declare("mail")
+    paused, other = enqueue(1, queue_name="mail"), enqueue(1)
+    job = claim(queues=["mail"])[0]
+    Queue.objects.pause("mail")
+    end(job, "release")
 
     look()
 
-    assert states([*paused, *other]) == [BLOCKED, BLOCKED, READY]
+    assert states([*paused, *other]) == [BLOCKED, READY]
 
 
 def test_the_slots_of_paused_jobs_are_given_to_others_before_the_leader_comes_to_their_keys() -> None:
@@ -515,11 +587,9 @@ def test_jobs_of_a_resumed_queue_are_admitted_again_in_their_order() -> None:
     ids = enqueue(3, queue_name="mail")
     Queue.objects.declare("mail")
     Queue.objects.pause("mail")
-    look()
     paused = states(ids)
 
     Queue.objects.resume("mail")
-    look()
 
     assert paused == [BLOCKED] * 3
     assert states(ids) == [READY, BLOCKED, BLOCKED]

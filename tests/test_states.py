@@ -9,6 +9,7 @@ import pytest
 
 from django_jobs.models import Job
 from django_jobs.models.database import exclusive
+from django_jobs.models.insert import NewJob, Options
 from django_jobs.models.job_queryset import JobQuerySet
 from django_jobs.outcomes import Fate
 from django_jobs.states import FINISHED, TRANSITIONS, UNFINISHED, JobState
@@ -27,10 +28,16 @@ def cancel_it(job: Job) -> Any:
     return Job.objects.cancel_held(WORKER, [job.pk])
 
 
+def replace_it(job: Job) -> Any:
+    new = NewJob(Options("tests.tasks.noop", "default", 0, 3, "default"), "[1]", "{}")
+    return Job.objects.replace(new.options, {job.pk: new})
+
+
 VERBS: dict[str, Callable[[Job], Any]] = {
     "stage": lambda job: Job.objects.filter(pk=job.pk).stage(),
     "admit": lambda job: Job.objects.admit([job.pk]),
     "block": lambda job: Job.objects.block([job.pk]),
+    "replace": replace_it,
     "claim": claim_it,
     "succeed": lambda job: Job.objects.succeed(WORKER, job.attempt, [job.pk]),
     "fail": lambda job: Job.objects.fail(WORKER, [job.pk]),

@@ -11,9 +11,9 @@ from django.test import SimpleTestCase, TestCase, override_settings
 from django.utils import timezone, translation
 
 from django_jobs import Retry, Snooze, current_job, signals
-from django_jobs.compat import TaskResultStatus, task_backends
+from django_jobs.compat import TaskResultStatus, task_backends, task_enqueued
 from django_jobs.context import JobContext
-from django_jobs.exceptions import InvalidArgument, UnknownTask
+from django_jobs.exceptions import DuplicateJob, InvalidArgument, UnknownTask
 from django_jobs.models import Job, Queue, Worker
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from django_jobs.testing import DummyBackend, assert_enqueued, assert_not_enqueued, jobs, run_jobs
@@ -21,6 +21,7 @@ from django_jobs.testing import DummyBackend, assert_enqueued, assert_not_enqueu
 from . import tasks
 from .attempts import history
 from .rows import HOUR, row, state_of
+from .unique_tasks import ship, ship_latest, ship_once
 from .worker_tasks import (
     do,
     do_and_retry_at_once,
@@ -387,6 +388,12 @@ class RunAtOnce(SimpleTestCase):
             assert bound.meta == {"team": "sales"}
         assert current_job() is None
 
+    def test_every_unique_job_runs_since_the_one_before_has_ended(self) -> None:
+        results = [ship.enqueue(1, "a"), ship.enqueue(1, "b"), *ship.enqueue_many([((1, "c"), {})])]
+
+        assert [result.return_value for result in results] == ["a", "b", "c"]
+        assert all(result.is_new for result in results)
+
 
 @override_settings(TASKS=DUMMY)
 class KeepOnly(SimpleTestCase):
@@ -414,6 +421,58 @@ class KeepOnly(SimpleTestCase):
 
         assert [(kept.args, kept.kwargs) for kept in self.backend.results] == [([1], {}), ([2], {"b": 2})]
 
+    def test_of_unique_jobs_the_first_is_kept(self) -> None:
+        first, second, other = ship.enqueue(1, "a"), ship.enqueue(order_id=1), ship.enqueue(2)
+
+        assert [result.is_new for result in (first, second, other)] == [True, False, True]
+        assert (second.id, second.args) == (first.id, [1, "a"])
+        assert [kept.id for kept in self.backend.results] == [first.id, other.id]
+
+    def test_a_unique_job_is_new_again_after_the_results_were_cleared(self) -> None:
+        ship.enqueue(1)
+        self.backend.clear()
+
+        assert ship.enqueue(1).is_new
+
+    def test_a_taken_key_is_an_error_where_the_task_says_so(self) -> None:
+        first = ship_once.enqueue(1)
+
+        with pytest.raises(DuplicateJob) as caught:
+            ship_once.enqueue_many([((2,), {}), ((1,), {})])
+
+        assert caught.value.job_id == first.id
+        assert [kept.id for kept in self.backend.results] == [first.id]
+
+    def test_a_job_that_is_kept_takes_the_values_of_a_new_call_where_the_task_says_so(self) -> None:
+        first = ship_latest.using(run_after=HOUR).enqueue(1, "a")
+
+        second = ship_latest.using(priority=3).enqueue(1, note="b")
+
+        (kept,) = self.backend.results
+        assert (second.id, second.is_new, second.kwargs) == (first.id, False, {"note": "b"})
+        assert (kept.args, kept.kwargs, kept.task.priority, kept.task.delay) == ([1], {"note": "b"}, 3, None)
+
+    def test_a_receiver_may_enqueue_another_job(self) -> None:
+        def receive(task_result: Any, **kwargs: Any) -> None:
+            if task_result.args == [1]:
+                ship.enqueue(2)
+
+        task_enqueued.connect(receive)
+        try:
+            result = ship.enqueue(1)
+        finally:
+            task_enqueued.disconnect(receive)
+
+        assert [kept.args for kept in self.backend.results] == [[1], [2]]
+        assert self.backend.results[0] == result
+
+    def test_an_explicit_key_is_shared_by_tasks(self) -> None:
+        first = ship.using(unique_key="one").enqueue(1)
+
+        second = ship_latest.using(unique_key="one").enqueue(2)
+
+        assert (second.id, second.args, second.is_new) == (first.id, [1], False)
+
 
 @pytest.mark.parametrize("settings_of_tasks", [IMMEDIATE, DUMMY], ids=["immediate", "dummy"])
 def test_an_argument_that_a_job_cannot_hold_is_refused_in_tests_too(settings_of_tasks: Any) -> None:
@@ -423,3 +482,12 @@ def test_an_argument_that_a_job_cannot_hold_is_refused_in_tests_too(settings_of_
         with pytest.raises(InvalidArgument, match=r"argument 1 \('a'\) cannot be stored as JSON"):
             tasks.add.enqueue_many([((object(),), {})])
         assert do.enqueue(returning(1)).args[0].startswith("<lambda>")
+
+
+@pytest.mark.parametrize("settings_of_tasks", [IMMEDIATE, DUMMY], ids=["immediate", "dummy"])
+def test_a_call_of_which_no_key_can_be_made_is_refused_in_tests_too(settings_of_tasks: Any) -> None:
+    with (
+        override_settings(TASKS=settings_of_tasks),
+        pytest.raises(InvalidArgument, match="missing a required argument"),
+    ):
+        ship.enqueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -283,6 +284,22 @@ def test_an_error_in_the_with_block_stops_the_worker() -> None:
         raise ValueError("of the block")
 
     assert row_of(worker).state == WorkerState.STOPPED
+
+
+def test_coroutines_of_a_queue_run_in_threads_where_it_says_so(start: Start) -> None:
+    Queue.objects.declare("default", executor="thread")
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def tell() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    job, elsewhere = (do_async.using(queue_name=name).enqueue(doing(tell)) for name in ("default", "calm"))
+
+    start(concurrency=1)
+
+    wait_for(job, JobState.SUCCEEDED)
+    wait_for(elsewhere, JobState.SUCCEEDED)
+    assert len(set(loops)) == 2
 
 
 # Pause and resume

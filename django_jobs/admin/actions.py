@@ -7,25 +7,30 @@ person is what happened, also while workers claim and finish jobs at the same ti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.http import HttpRequest
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from ..models import Job
 from ..models.database import exclusive, lock_rows
+from ..models.unique import holders
 from ..states import FINISHED, TRANSITIONS, UNSTARTED, JobState
 
 # Rows are locked and moved in pieces, so that no claim or completion waits long behind them.
 PIECE = 500
 # As many as a list shows: "all that match" in a table of millions is asked for in several goes.
 MOST_MOVED = 10_000
+# Of how many jobs that were left a message says more.
+MOST_NOTES = 5
 
 DELETABLE = (*UNSTARTED, *FINISHED)
 
@@ -73,10 +78,11 @@ DELETE = Action(
 
 @dataclass(slots=True)
 class Tally:
-    """The jobs that an action moved, as they were before, and how many it left for which reason."""
+    """The jobs that an action moved, as they were before, how many it left for which reason, and more about some of those."""
 
     moved: list[Job] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
 
 def act(action: Action, ids: Sequence[int]) -> Tally:
@@ -106,7 +112,7 @@ def report(admin: ModelAdmin, request: HttpRequest, action: Action, tally: Tally
         text = ngettext("%(count)d running job was asked to stop.", "%(count)d running jobs were asked to stop.", asked)
         admin.message_user(request, text % {"count": asked}, messages.SUCCESS)
     if tally.left:
-        admin.message_user(request, _words_of(action, tally.left), messages.WARNING)
+        admin.message_user(request, " ".join([_words_of(action, tally.left), *tally.notes]), messages.WARNING)
     _log(request, action, tally.moved)
 
 
@@ -117,16 +123,45 @@ def _act_on_piece(action: Action, ids: Sequence[int], tally: Tally) -> None:
         reasons = {job.pk: reason_to_leave(action, job) for job in jobs}
         movable = Job.objects.filter(pk__in=[pk for pk, reason in reasons.items() if reason is None])
         getattr(movable, action.verb)()
-        refused = _refused(action, movable) if action is RETRY else set()
+        refused = _refused(action, movable) if action is RETRY else {}
     tally.moved += [job for job in jobs if reasons[job.pk] is None and job.pk not in refused]
     tally.left.update(reason for reason in reasons.values() if reason is not None)
-    tally.left[_("with a unique key that another unfinished job has")] += len(refused)
+    tally.notes += _notes_on(refused, MOST_NOTES - len(tally.notes))
+    tally.left[_("with a unique key that another job has")] += len(refused)
     tally.left[_("gone")] += len(ids) - len(jobs)
     tally.left = +tally.left
 
 
-def _refused(action: Action, jobs: Any) -> set[int]:
-    return set(jobs.filter(state__in=action.sources).values_list("pk", flat=True))
+def _refused(action: Action, jobs: Any) -> dict[int, str]:
+    """Return the unique keys of the jobs that the verb has left, by id."""
+    left = jobs.filter(state__in=action.sources, unique_key__isnull=False).order_by("pk")
+    return dict(left.values_list("pk", "unique_key"))
+
+
+def _notes_on(refused: Mapping[int, str], most: int) -> list[str]:
+    """Return who has the unique keys of the first ``most`` of these jobs, in words."""
+    told = dict(list(refused.items())[:most])
+    found = {holder.unique_key: holder for holder in holders(Job.objects.all(), set(told.values()))} if told else {}
+    return [_note_on(pk, key, found.get(key)) for pk, key in told.items()]
+
+
+def _note_on(pk: int, key: str, holder: Any) -> str:
+    values = {
+        "job": pk,
+        "key": key,
+        "holder": holder and holder.pk,
+        "time": holder and _to_the_second(holder.unique_until),
+    }
+    if holder is None:
+        return _("Job #%(job)d: its unique key '%(key)s' was taken a moment ago; try again.") % values
+    if holder.state in FINISHED:
+        text = _("Job #%(job)d: job #%(holder)d, which has ended, keeps their unique key '%(key)s' until %(time)s.")
+        return text % values
+    return _("Job #%(job)d: another unfinished job, #%(holder)d, has its unique key '%(key)s'.") % values
+
+
+def _to_the_second(moment: datetime | None) -> str:
+    return "" if moment is None else f"{localtime(moment) if is_aware(moment) else moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _words_of(action: Action, left: Counter[str]) -> str:

@@ -66,6 +66,17 @@ class WorkerFilter(_ColumnFilter):
         return [] if worker_id is None else [(worker_id, worker_id)]
 
 
+class KeyFilter(_ColumnFilter):
+    """Seen only while it filters: the links to the jobs of a concurrency key set it."""
+
+    title = _("concurrency key")
+    parameter_name = "concurrency_key"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        key = self.value()
+        return [] if key is None else [(key, key)]
+
+
 class BeforeFilter(admin.SimpleListFilter):
     """Where a search that went further back begins; seen only while it filters: the notice of the list sets it."""
 

@@ -24,7 +24,7 @@ from ..task import declared_tasks, find_task
 from . import display
 from .actions import CANCEL, DELETABLE, DELETE, MOST_MOVED, RETRY, RUN_NOW, Action, act, reason_to_leave, report
 from .attempt import newest_attempts
-from .filters import BeforeFilter, FinishedFilter, QueueFilter, TaskFilter, WorkerFilter
+from .filters import BeforeFilter, FinishedFilter, KeyFilter, QueueFilter, TaskFilter, WorkerFilter
 from .page import RowAdmin
 from .paging import JobChangeList, as_id
 
@@ -62,7 +62,7 @@ class JobAdmin(RowAdmin):
         "finished",
         "worker",
     )
-    list_filter = ("state", QueueFilter, TaskFilter, WorkerFilter, FinishedFilter, BeforeFilter)
+    list_filter = ("state", QueueFilter, TaskFilter, WorkerFilter, KeyFilter, FinishedFilter, BeforeFilter)
     search_fields = ("id", "task_path", "unique_key")
     search_help_text = gettext_lazy("A job's id, its unique key, or a part of its task's name.")
     fieldsets = (
@@ -72,7 +72,7 @@ class JobAdmin(RowAdmin):
                 "fields": (
                     ("state_now", "attempts_used", "worker"),
                     "task",
-                    ("queue_name", "priority", "timeout_now", "unique_key", "backend"),
+                    ("queue_name", "priority", "timeout_now", "unique_key", "key_of_slots", "backend"),
                 )
             },
         ),
@@ -80,7 +80,13 @@ class JobAdmin(RowAdmin):
         (gettext_lazy("Outcome"), {"fields": ("returned", "progress_now", "meta_now")}),
         (
             gettext_lazy("Times"),
-            {"fields": (("enqueued", "due", "first_started"), ("last_attempted", "finished", "cancel_requested"))},
+            {
+                "fields": (
+                    ("enqueued", "due", "first_started"),
+                    ("last_attempted", "finished", "cancel_requested"),
+                    "key_kept_until",
+                )
+            },
         ),
     )
 
@@ -90,6 +96,7 @@ class JobAdmin(RowAdmin):
     last_attempted = _time("last_attempted_at")
     finished = _time("finished_at")
     cancel_requested = _time("cancel_requested_at")
+    key_kept_until = _time("unique_until")
 
     # Permissions: nobody adds or edits a job by hand; actions need the permission to change.
 
@@ -146,6 +153,13 @@ class JobAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, job: Any) -> str:
         return display.with_note(display.state_badge(job.state, job.get_state_display()), _state_note(job))
+
+    @admin.display(description=gettext_lazy("concurrency key"))
+    def key_of_slots(self, job: Job) -> str:
+        if not job.concurrency_key:
+            return display.EMPTY
+        url = reverse(f"{self.admin_site.name}:django_jobs_limit_changelist")
+        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": job.concurrency_key}), job.concurrency_key)
 
     @admin.display(description=gettext_lazy("timeout"))
     def timeout_now(self, job: Job) -> str:

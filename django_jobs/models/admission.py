@@ -91,12 +91,12 @@ def take_in(jobs: JobQuerySet, arrivals: Sequence[Arrival]) -> None:
     for arrival in arrivals:
         if arrival.queue_name not in paused:
             open_to.setdefault(arrival.key, []).append(arrival)
-    admitted = 0
-    most_new = MOST_NEW_KEYS
+    first_id = min(arrival.id for arrival in arrivals)
+    admitted, most_new = 0, MOST_NEW_KEYS
     for keys in _portions(limits):
         changed = declare(jobs.db, {key: limits[key] for key in keys}, is_declared=True, most_new=most_new)
         most_new = 0
-        admitted += _admit_arrivals(jobs, {key: open_to[key] for key in keys if key in open_to}, arrivals[0].id)
+        admitted += _admit_arrivals(jobs, {key: open_to[key] for key in keys if key in open_to}, first_id)
         take_back(jobs, changed)
     if admitted < len(arrivals):
         _look_after_commit(jobs, limits, is_declared=True)
@@ -110,9 +110,7 @@ def _admit_arrivals(jobs: JobQuerySet, arrivals: Mapping[str, Sequence[Arrival]]
     # So do those that got a slot, and with it a place, since the new jobs have their ids: these then need places too.
     placed = jobs.keyed(JobState.READY).filter(concurrency_key=OuterRef("key"), position__gt=first_id)
     first = (
-        limits_with_slots(jobs)
-        .filter(key__in=list(arrivals), taken__lt=F("most"))
-        .exclude(Exists(earlier) | Exists(placed))
+        every_limit(jobs).filter(key__in=list(arrivals), taken__lt=F("most")).exclude(Exists(earlier) | Exists(placed))
     )
     free = _lock(jobs, list(first.values_list("key", flat=True)))
     chosen: list[Arrival] = []
@@ -286,9 +284,13 @@ def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
     return limits.filter(taken__lt=F("most")).order_by("key")
 
 
-def limits_with_slots(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+def every_limit(jobs: JobQuerySet) -> QuerySet[Any, Any]:
+    return with_slots(jobs, Limit.objects.using(jobs.db).order_by("key"))
+
+
+def with_slots(jobs: JobQuerySet, limits: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
     """Return the limits with how many slots there are, ``most``, and how many are ``taken``."""
-    return Limit.objects.using(jobs.db).annotate(most=_effective(), taken=_taken(jobs)).order_by("key")
+    return limits.annotate(most=_effective(), taken=_taken(jobs))
 
 
 def _effective() -> Coalesce:

@@ -83,13 +83,13 @@ def _counted(queues: Collection[Queue]) -> QuerySet:
     in_order = Job.objects.ready().filter(queue_name=OuterRef("name")).order_by("-priority", PLACE)
     since = in_order.annotate(since=Coalesce("run_after", "enqueued_at")).values("since")
     rows = Queue.objects.filter(pk__in=[queue.pk for queue in queues]).annotate(
-        ready=_of_first("COUNT(*)", since, IntegerField()),
-        ready_since=_of_first("MIN(since)", since, DateTimeField()),
+        ready=of_first("COUNT(*)", since, IntegerField()),
+        ready_since=of_first("MIN(since)", since, DateTimeField()),
     )
     return rows.values_list("name", "paused_at", "resume_at", "ready", "ready_since", Now())
 
 
-def _of_first(aggregate: str, rows: QuerySet, output_field: Field) -> Subquery:
+def of_first(aggregate: str, rows: QuerySet, output_field: Field) -> Subquery:
     """Return an aggregate over the first rows of a queryset, which the ORM cannot write inside a query."""
     template = "(SELECT %(aggregate)s FROM (%(subquery)s) counted)"
     return Subquery(rows[: MOST_COUNTED + 1], output_field, template=template, aggregate=aggregate)

@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import notifications
+from ..options import OnConflict
 from ..states import JobState
 from .database import Row, from_now
 
@@ -33,7 +34,6 @@ class Options(NamedTuple):
     max_attempts: int
     backend: str
     meta: str = "{}"
-    unique_key: str | None = None
     concurrency_key: str = ""
     concurrency_limit: int | None = None
     timeout: float | None = None
@@ -52,11 +52,13 @@ class Options(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job to be written; its arguments are JSON already."""
+    """A job to be written; its arguments are JSON already. ``on_conflict`` says what it becomes if its key is taken."""
 
     options: Options
     args: str
     kwargs: str
+    unique_key: str | None = None
+    on_conflict: OnConflict = "return"
 
 
 class Added(NamedTuple):
@@ -67,14 +69,15 @@ class Added(NamedTuple):
 
 
 class _Statements(NamedTuple):
-    """INSERTs for one job, without and with a notification, and for many.
+    """INSERTs for one job and for many, and the same for jobs with unique keys, which leave those out whose key is taken.
 
     ``defaults``, of the columns that nobody names, follow the values of one job and go before the documents of many.
     """
 
     one: str
-    one_and_notify: str
+    one_if_free: str
     many: str
+    many_if_free: str
     defaults: list[Any]
 
 
@@ -86,9 +89,10 @@ _statements: dict[str, _Statements] = {}
 # The columns, in the order of the parameters.
 _OF_A_TASK = (
     "task_path", "queue_name", "priority", "max_attempts", "backend", "meta",
-    "unique_key", "concurrency_key", "concurrency_limit", "timeout", "state",
+    "concurrency_key", "concurrency_limit", "timeout", "state",
 )  # fmt: skip
-_OF_A_CALL = ("args", "kwargs")
+_OF_A_CALL = ("args", "kwargs", "unique_key")
+_NOTIFY = ", pg_notify(%s, %s)"
 _FROM_NOW = "STATEMENT_TIMESTAMP() + make_interval(secs => {})"
 _LATER = f"COALESCE({{}}, {_FROM_NOW})"
 
@@ -101,17 +105,58 @@ def can_insert_values(connection: BaseDatabaseWrapper) -> bool:
 
 def as_row(model: type[Row], job: NewJob) -> Row:
     """Return the job as an unsaved row without a state, which waits from the database's now if at all."""
-    values = job.options._asdict() | {name: json.loads(getattr(job, name)) for name in _OF_A_CALL}
+    values = job.options._asdict() | {"args": json.loads(job.args), "kwargs": json.loads(job.kwargs)}
     delay, unique_for = values.pop("delay"), values.pop("unique_for")
     if delay is not None:
         values["run_after"] = from_now(delay)
     if unique_for is not None:
         values["unique_until"] = from_now(unique_for)
-    return model(**values | {"meta": json.loads(job.options.meta)})
+    return model(**values | {"meta": json.loads(job.options.meta), "unique_key": job.unique_key})
+
+
+def insert(
+    connection: BaseDatabaseWrapper,
+    jobs: Sequence[NewJob],
+    first_state: FirstState,
+    make_row: Callable[[NewJob], Any],
+) -> Added:
+    """Insert jobs in their order, the fastest way that the database has; a single one whose unique key is taken is left out."""
+    if not can_insert_values(connection):
+        return _save([make_row(job) for job in jobs], connection.alias)
+    if len(jobs) == 1:
+        return insert_one(connection, jobs[0], first_state(jobs[0].options))
+    return insert_rows(connection, jobs, first_state)
+
+
+def _save(rows: Sequence[Any], using: str) -> Added:
+    if rows[0].unique_key is not None:
+        try:
+            with transaction.atomic(using=using):
+                rows[0].save(force_insert=True, using=using)
+        except IntegrityError:
+            return Added([], [])
+    elif len(rows) == 1:
+        rows[0].save(force_insert=True, using=using)
+    else:
+        type(rows[0]).objects.using(using).bulk_create(rows, batch_size=1000)
+    return Added([row.pk for row in rows], [row.enqueued_at for row in rows])
+
+
+def complete(row: Any, job: NewJob, pk: int, enqueued_at: datetime, using: str) -> None:
+    """Make the unsaved row of a job what the database has stored for it."""
+    row.pk, row.enqueued_at = pk, enqueued_at
+    if job.options.delay is not None:
+        row.run_after = enqueued_at + job.options.delay
+    if job.options.unique_for is not None:
+        row.unique_until = enqueued_at + job.options.unique_for
+    row._state.adding, row._state.db = False, using
 
 
 def insert_with_hint(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, kind: str, name: str) -> Added:
-    """Insert one job and hint to the workers, with the same statement where that is its own transaction."""
+    """Insert one job and hint to the workers, with the same statement where that is its own transaction.
+
+    Return nothing added if its unique key is taken.
+    """
     companion = notifications.companion(connection, kind, name)
     if companion is not None:
         try:
@@ -121,10 +166,12 @@ def insert_with_hint(connection: BaseDatabaseWrapper, job: NewJob, state: JobSta
             if not notifications.is_refusal(error):
                 raise
         else:
-            companion.was_sent()
+            if added.ids:
+                companion.was_sent()
             return added
     added = insert_one(connection, job, state)
-    notifications.hint(kind, name)
+    if added.ids:
+        notifications.hint(kind, name)
     return added
 
 
@@ -133,13 +180,13 @@ def insert_one(connection: BaseDatabaseWrapper, job: NewJob, state: JobState, pa
     statements = _statements_for(connection)
     *of_the_task, run_after, delay, unique_for = job.options
     later = (run_after, _seconds(delay), _seconds(unique_for))
-    values = [*of_the_task, state.value, job.args, job.kwargs, *later, *statements.defaults]
+    values = [*of_the_task, state.value, job.args, job.kwargs, job.unique_key, *later, *statements.defaults]
+    statement = statements.one if job.unique_key is None else statements.one_if_free
+    if payload is not None:
+        statement, values = statement + _NOTIFY, [*values, notifications.CHANNEL, payload]
     with transaction.mark_for_rollback_on_error(using=connection.alias):
-        if payload is None:
-            row = _run(connection, statements.one, values)
-        else:
-            row = _run(connection, statements.one_and_notify, [*values, notifications.CHANNEL, payload])
-    return Added([row[0]], [row[1]])
+        row = _run(connection, statement, values)
+    return Added([row[0]], [row[1]]) if row else Added([], [])
 
 
 def insert_rows(connection: BaseDatabaseWrapper, jobs: Sequence[NewJob], first_state: FirstState) -> Added:
@@ -147,10 +194,36 @@ def insert_rows(connection: BaseDatabaseWrapper, jobs: Sequence[NewJob], first_s
     statements = _statements_for(connection)
     added = Added([], [])
     for portion in _portions(jobs):
-        documents = _documents(portion, first_state)
+        documents = _documents(jobs[portion], first_state)
         ids, enqueued_at = _run(connection, statements.many, [*statements.defaults, *documents])
         added.ids.extend(ids)
-        added.enqueued_at.extend([enqueued_at] * len(portion))
+        added.enqueued_at.extend([enqueued_at] * len(ids))
+    return added
+
+
+def reserve_ids(connection: BaseDatabaseWrapper, count: int) -> list[int]:
+    """Return ids that no other job will get, in ascending order."""
+    meta: Any = apps.get_model("django_jobs", "Job")._meta
+    sequence = [connection.ops.quote_name(meta.db_table), meta.pk.column]
+    statement = "SELECT array_agg(nextval(pg_get_serial_sequence(%s, %s))) FROM generate_series(1, %s)"
+    return sorted(_run(connection, statement, [*sequence, count])[0])
+
+
+def insert_free_rows(
+    connection: BaseDatabaseWrapper, jobs: Sequence[NewJob], ids: Sequence[int], first_state: FirstState
+) -> Added:
+    """Insert jobs with these ids, but for those whose unique key is taken; return what was inserted.
+
+    Each waits for a transaction that has inserted its key and not ended yet: give the jobs in the order of their keys,
+    so that two callers never wait for each other. Call it in a transaction.
+    """
+    statements = _statements_for(connection)
+    added = Added([], [])
+    for portion in _portions(jobs):
+        documents = _documents(jobs[portion], first_state, ids[portion])
+        inserted, enqueued_at = _run(connection, statements.many_if_free, [*statements.defaults, *documents])
+        added.ids.extend(inserted or ())
+        added.enqueued_at.extend([enqueued_at] * len(inserted or ()))
     return added
 
 
@@ -161,28 +234,35 @@ def _run(connection: BaseDatabaseWrapper, statement: str, values: Sequence[Any])
         return row
 
 
-def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+def _portions(jobs: Sequence[NewJob]) -> Iterator[slice]:
     begin = size = 0
     for place, job in enumerate(jobs):
         length = len(job.args) + len(job.kwargs)
         size += length
         if place - begin == AT_ONCE or (size > MOST_BYTES and place > begin):
-            yield jobs[begin:place]
+            yield slice(begin, place)
             begin, size = place, length
-    yield jobs[begin:]
+    yield slice(begin, len(jobs))
 
 
-def _documents(jobs: Sequence[NewJob], first_state: FirstState) -> tuple[str, str]:
-    """Return the calls, ``[place of the task, args, kwargs]`` each, and the tasks, as JSON."""
+def _documents(jobs: Sequence[NewJob], first_state: FirstState, ids: Sequence[int] = ()) -> tuple[str, str]:
+    """Return the calls, ``[place of the task, args, kwargs]`` each, and the tasks, as JSON.
+
+    A call with an id has also its unique key and the id.
+    """
     places: dict[int, int] = {}
     tasks: list[dict[str, Any]] = []
     calls: list[str] = []
-    for options, args, kwargs in jobs:
+    for options, args, kwargs, _, _ in jobs:
         place = places.get(id(options))
         if place is None:
             place = places[id(options)] = len(tasks)
             tasks.append(_task_row(place, options, first_state(options)))
         calls.append(f"[{place},{args},{kwargs}]")
+    if ids:
+        calls = [
+            f"{call[:-1]},{json.dumps(job.unique_key)},{pk}]" for call, job, pk in zip(calls, jobs, ids, strict=True)
+        ]
     return f"[{','.join(calls)}]", json.dumps(tasks)
 
 
@@ -210,33 +290,43 @@ def _make_statements(connection: BaseDatabaseWrapper) -> _Statements:
     given = (*_OF_A_TASK, *_OF_A_CALL, "run_after", "unique_until")
     fields = [meta.get_field(name) for name in given]
     others = _others(meta, given)
-    columns = [quote(field.column) for field in (*fields, *others)]
+    columns = ", ".join(quote(field.column) for field in (*fields, *others))
     types = {field.name: field.db_type(connection) for field in fields}
-    into = f"INSERT INTO {quote(meta.db_table)} ({', '.join(columns)})"
-    pk, enqueued_at = quote(meta.pk.column), quote(meta.get_field("enqueued_at").column)
-    one = f"{into} VALUES ({_values(len(given) - 2, len(others))}) RETURNING {pk}, {enqueued_at}"
-    # In the order of the calls they get their ids.
-    chosen = (
-        f"{into} {_selection(types, len(others))} ORDER BY call.number RETURNING {pk} AS id, {enqueued_at} AS began"
+    table, pk, enqueued_at = map(quote, (meta.db_table, meta.pk.column, meta.get_field("enqueued_at").column))
+    values = f"INSERT INTO {table} ({columns}) VALUES ({_values(len(given) - 2, len(others))})"  # noqa: S608
+    # In the order of the calls they get their ids, where they have none yet.
+    rows = f"INSERT INTO {table} ({columns}) {_selection(types, _ARGUMENTS, len(others))}"
+    keyed = f"INSERT INTO {table} ({columns}, {pk}) {_selection(types, _KEYED, len(others), _RESERVED)}"
+    answer, unless_taken = f"RETURNING {pk} AS id, {enqueued_at} AS began", "ON CONFLICT DO NOTHING"
+    collected = "SELECT array_agg(id ORDER BY id), min(began) FROM inserted"
+    return _Statements(
+        one=f"{values} {answer}",
+        one_if_free=f"{values} {unless_taken} {answer}",
+        many=f"WITH inserted AS ({rows} {answer}) {collected}",
+        many_if_free=f"WITH inserted AS ({keyed} {unless_taken} {answer}) {collected}",
+        defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others],
     )
-    many = f"WITH inserted AS ({chosen}) SELECT array_agg(id ORDER BY id), min(began) FROM inserted"  # noqa: S608
-    defaults = [field.get_db_prep_save(field.get_default(), connection) for field in others]
-    return _Statements(one, f"{one}, pg_notify(%s, %s)", many, defaults)
+
+
+# The columns of a call, out of its JSON.
+_ARGUMENTS = ("call.value -> 1", "call.value -> 2", "NULL")
+_KEYED = ("call.value -> 1", "call.value -> 2", "call.value ->> 3")
+_RESERVED = ("(call.value ->> 4)::bigint",)
 
 
 def _values(given: int, others: int) -> str:
     return ", ".join([*["%s"] * given, _LATER.format("%s", "%s"), _FROM_NOW.format("%s"), *["%s"] * others])
 
 
-def _selection(types: Mapping[str, str], others: int) -> str:
+def _selection(types: Mapping[str, str], of_a_call: Sequence[str], others: int, last: Sequence[str] = ()) -> str:
     """Return the query of the rows to insert. Its parameters are the defaults of the other columns, the calls, the tasks."""
-    picked = [f"task.{name}" for name in _OF_A_TASK] + ["call.value -> 1", "call.value -> 2"]
-    picked += [_LATER.format("task.run_after", "task.delay"), _FROM_NOW.format("task.unique_for"), *["%s"] * others]
+    picked = [f"task.{name}" for name in _OF_A_TASK] + [*of_a_call, _LATER.format("task.run_after", "task.delay")]
+    picked += [_FROM_NOW.format("task.unique_for"), *["%s"] * others, *last]
     of_a_task = ", ".join(f"{name} {types[name]}" for name in (*_OF_A_TASK, "run_after"))
     return (
         f"SELECT {', '.join(picked)} FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS call (value, number) "  # noqa: S608
         f"JOIN jsonb_to_recordset(%s::jsonb) AS task (place integer, {of_a_task}, delay double precision, unique_for double precision) "
-        "ON task.place = (call.value ->> 0)::integer"
+        "ON task.place = (call.value ->> 0)::integer ORDER BY call.number"
     )
 
 

@@ -8,27 +8,31 @@ nothing. ``states.TRANSITIONS`` is the same as a table; ``completion`` turns out
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import connections, transaction
 from django.db.models import BigIntegerField, Case, DurationField, Exists, F, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from .. import notifications, signals
 from ..exceptions import LeaseLost
 from ..outcomes import ClaimedJob, Fate
-from ..states import JobState
-from .admission import Arrival, offer, take_in
+from ..states import UNSTARTED, JobState
+from . import insert
+from .admission import offer
+from .arrivals import settle_new
 from .claim import ANY, Candidates, Kind, with_history
 from .compiled import can_compile
 from .database import exclusive, from_now, lock_free_rows
-from .insert import Added, NewJob, Options, as_row, can_insert_values, insert_rows, insert_with_hint
+from .insert import Added, NewJob, Options, can_insert_values
 from .job_scopes import JobScopes
 from .marks import Marks
 from .result import Result
 from .rooms import Rooms, limits_of, share_out
 from .turn import Success, turn_of
+from .unique import arguments, replacement, requeue_keyed
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -48,59 +52,49 @@ class JobQuerySet(JobScopes):
         """Insert new jobs, in the state that their options say; then hint to the workers.
 
         One that needs a slot of its concurrency key begins as blocked, and gets it in the same transaction if one is free.
+        A single job whose unique key is taken is left out; of several none has one. ``unique.add_unique`` takes them all.
         """
         connection = connections[self.db]
-        options = {id(job.options): job.options for job in jobs}.values()
-        if any(_first_state(each) == JobState.BLOCKED for each in options):
-            return self._add_with_keys(jobs)
-        hints = {each.hint for each in options}
-        if len(jobs) == 1 and can_insert_values(connection):
-            return insert_with_hint(connection, jobs[0], _first_state(jobs[0].options), *hints.pop())
-        added = self._write(jobs)
-        for kind, name in hints:
-            notifications.hint(kind, name)
+        states = {_first_state(options) for options in {id(job.options): job.options for job in jobs}.values()}
+        if len(jobs) == 1 and JobState.BLOCKED not in states and can_insert_values(connection):
+            return insert.insert_with_hint(connection, jobs[0], states.pop(), *jobs[0].options.hint)
+        with exclusive() if JobState.BLOCKED in states else nullcontext():
+            added = insert.insert(connection, jobs, _first_state, self._instance)
+            if added.ids:
+                new = [(pk, job.options) for pk, job in zip(added.ids, jobs, strict=True)]
+                settle_new(self._all(), new, _first_state)
         return added
 
-    def _add_with_keys(self, jobs: Sequence[NewJob]) -> Added:
-        with exclusive():
-            added = self._write(jobs)
-            take_in(
-                self._all(),
-                [
-                    Arrival(pk, one.concurrency_key, one.concurrency_limit, one.priority, one.queue_name)
-                    for pk, (one, *_) in zip(added.ids, jobs, strict=True)
-                    if _first_state(one) == JobState.BLOCKED
-                ],
-            )
-            for kind, name in {job.options.hint for job in jobs if _first_state(job.options) != JobState.BLOCKED}:
-                notifications.hint(kind, name)
+    def add_if_free(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> Added:
+        """Insert new jobs with these ids, but for those whose unique key is taken; return what was inserted."""
+        added = insert.insert_free_rows(connections[self.db], jobs, ids, _first_state)
+        inserted = set(added.ids)
+        new = [(pk, job.options) for job, pk in zip(jobs, ids, strict=True) if pk in inserted]
+        settle_new(self._all(), new, _first_state)
         return added
-
-    def _write(self, jobs: Sequence[NewJob]) -> Added:
-        connection = connections[self.db]
-        return insert_rows(connection, jobs, _first_state) if can_insert_values(connection) else self._save(jobs)
-
-    def _save(self, jobs: Sequence[NewJob]) -> Added:
-        rows = [self._instance(job) for job in jobs]
-        if len(rows) == 1:
-            rows[0].save(force_insert=True, using=self.db)
-        else:
-            self.bulk_create(rows, batch_size=1000)  # type: ignore[arg-type]
-        return Added([row.pk for row in rows], [row.enqueued_at for row in rows])
 
     def _instance(self, job: NewJob) -> Job:
-        row: Job = as_row(self.model, job)
+        row: Job = insert.as_row(self.model, job)
         row.state = _first_state(job.options)
         return row
 
     def as_added(self, job: NewJob, pk: int, enqueued_at: datetime) -> Job:
         """Return the row of a job that has just been inserted, without a query."""
         row = self._instance(job)
-        row.pk, row.enqueued_at = pk, enqueued_at
-        if job.options.delay is not None:
-            row.run_after = enqueued_at + job.options.delay
-        row._state.adding, row._state.db = False, self.db
+        insert.complete(row, job, pk, enqueued_at, self.db)
         return row
+
+    def replace(self, options: Options, calls: Mapping[int, NewJob]) -> int:
+        """Give these jobs, of which none may have started, the options and arguments of new calls, by id."""
+        jobs = self.filter(pk__in=calls, state__in=UNSTARTED)
+        before = list(jobs.order_by().values_list("queue_name", "concurrency_key", "concurrency_limit").distinct())
+        moved = jobs.update(state=_state_of_replaced(options), **replacement(options), **arguments(self, calls))
+        if _first_state(options) != JobState.BLOCKED:
+            for hint in {options._replace(queue_name=queue_name).hint for queue_name, _, _ in before}:
+                notifications.hint(*hint)
+        keys = {key: limit for _, key, limit in before} | {options.concurrency_key: options.concurrency_limit}
+        offer(self._all(), keys)
+        return moved
 
     # Verbs of a worker
 
@@ -179,7 +173,11 @@ class JobQuerySet(JobScopes):
 
     def cancel_held(self, worker_id: str, ids: Collection[int]) -> int:
         """End these running jobs of the worker as cancelled."""
-        return self.held_by(worker_id).filter(pk__in=ids).update(state=JobState.CANCELLED, finished_at=Now())
+        return (
+            self.held_by(worker_id)
+            .filter(pk__in=ids)
+            .update(state=JobState.CANCELLED, finished_at=Now(), unique_until=None)
+        )
 
     def retry(self, worker_id: str, delays: Mapping[int, float]) -> int:
         """Schedule these jobs of the worker again, each after its delay in seconds."""
@@ -207,7 +205,9 @@ class JobQuerySet(JobScopes):
     def release(self, worker_id: str, ids: Collection[int]) -> int:
         """Give these jobs of the worker back unharmed: ready at once, and this attempt does not count."""
         held = self.held_by(worker_id).filter(pk__in=ids)
-        moved = held.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, finished_at=Now(), worker_id="")
+        moved = held.exclude(cancel_requested_at=None).update(
+            state=JobState.CANCELLED, finished_at=Now(), unique_until=None, worker_id=""
+        )
         queues = set(held.values_list("queue_name", flat=True))
         moved += held.update(state=JobState.READY, worker_id="", max_attempts=F("max_attempts") + 1)
         for queue_name in queues:
@@ -246,7 +246,9 @@ class JobQuerySet(JobScopes):
         """
         orphans = self.running().filter(pk__in=fates)
         ended = {"finished_at": Now(), "worker_id": ""}
-        cancelled = orphans.exclude(cancel_requested_at=None).update(state=JobState.CANCELLED, **ended)
+        cancelled = orphans.exclude(cancel_requested_at=None).update(
+            state=JobState.CANCELLED, unique_until=None, **ended
+        )
         failed = orphans.filter(pk__in=[pk for pk, fate in fates.items() if fate.ends])
         excused = orphans.filter(pk__in=[pk for pk, fate in fates.items() if not fate.counts])
         excused.update(max_attempts=F("max_attempts") + 1)
@@ -277,6 +279,8 @@ class JobQuerySet(JobScopes):
             moved = self.unfinished().update(
                 state=Case(When(is_running, then=F("state")), default=Value(JobState.CANCELLED)),
                 finished_at=Case(When(~is_running, then=Now())),
+                # Whoever cancels a job wants it gone: its key is free, or as soon as it has stopped.
+                unique_until=Case(When(is_running, then=F("unique_until"))),
                 cancel_requested_at=Case(When(is_running, then=Coalesce("cancel_requested_at", Now()))),
             )
             offer(self._all(), keys)
@@ -288,18 +292,12 @@ class JobQuerySet(JobScopes):
     def requeue(self) -> int:
         """Run the finished jobs of this queryset again, each with at least one attempt more.
 
-        A job whose unique key another unfinished job has by now stays as it is.
+        One whose unique key another job has by now stays as it is.
         """
         finished = self.finished()
         with transaction.atomic(using=self.db):
             moved = self._requeue(finished.filter(unique_key=None))
-        for pk in finished.filter(unique_key__isnull=False).values_list("pk", flat=True):
-            try:
-                with transaction.atomic(using=self.db):
-                    moved += self._requeue(finished.filter(pk=pk))
-            except IntegrityError:
-                continue
-        return moved
+        return moved + requeue_keyed(finished.filter(unique_key__isnull=False), self._requeue)
 
     def _requeue(self, jobs: JobQuerySet) -> int:
         Result.objects.using(self.db).filter(job__in=jobs).delete()
@@ -325,6 +323,14 @@ def _first_state(options: Options) -> JobState:
     if options.is_for_later:
         return JobState.SCHEDULED
     return JobState.BLOCKED if options.concurrency_key else JobState.READY
+
+
+def _state_of_replaced(options: Options) -> Case:
+    """Return where an unstarted job goes that gets the time and the key of a new call; parents hold it up still."""
+    if options.is_for_later:
+        return Case(When(state=JobState.WAITING, then=F("state")), default=Value(JobState.SCHEDULED))
+    stays = Q(state=JobState.WAITING) | Q(state=JobState.READY, concurrency_key=options.concurrency_key)
+    return Case(When(stays, then=F("state")), default=Value(_first_state(options)))
 
 
 # Where a job goes that may run now.

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from django.db import models
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 
 from .. import signals
 from ..states import FINISHED, KEYED, SLOTTED, UNFINISHED, UNSTARTED, JobState
@@ -34,6 +35,10 @@ class JobScopes(models.QuerySet["Job"]):
 
     def finished(self) -> Self:
         return self.filter(state__in=[Constant(state.value) for state in FINISHED])
+
+    def prunable(self) -> Self:
+        """Return the finished jobs but those that keep their unique key for a time yet."""
+        return self.finished().filter(Q(unique_until=None) | Q(unique_until__lte=Now()))
 
     def due(self) -> Self:
         """Return the scheduled jobs whose time has come, by the database's clock."""
@@ -73,9 +78,9 @@ class JobScopes(models.QuerySet["Job"]):
         return self.filter(concurrency_key__gt=Constant(""), state__in=[Constant(state.value) for state in KEYED])
 
     def prune(self, limit: int = PRUNE_BATCH) -> int:
-        """Delete up to ``limit`` finished jobs of this queryset with their history. Safe to run twice at once."""
+        """Delete up to ``limit`` prunable jobs of this queryset with their history. Safe to run twice at once."""
         with exclusive():
-            rows = lock_free_rows(self.finished().order_by("finished_at"))
+            rows = lock_free_rows(self.prunable().order_by("finished_at"))
             ids = list(rows.values_list("pk", flat=True)[:limit])
             # Locked and finished: a requeue of one of them waits, and then finds it gone.
             self.model.objects.using(self.db).filter(pk__in=ids).only("pk").delete()

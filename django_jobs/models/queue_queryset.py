@@ -165,6 +165,11 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         if reason and not is_name(reason, LONGEST_REASON):
             raise InvalidOption(f"The reason of a pause is a text of at most {LONGEST_REASON} characters.")
         paused = self.unpaused()._change_each(names, paused_at=Now(), paused_reason=reason, resume_at=resume_at)
+        if paused:
+            # Not above: it needs the models.
+            from .slot_changes import after_pause
+
+            after_pause(self.db)
         for name in paused:
             signals.send(signals.queue_paused, self.model, queue=name, reason=reason)
         return paused
@@ -179,6 +184,10 @@ class QueueQuerySet(models.QuerySet["Queue"]):
 
     def _resume(self, names: Iterable[str]) -> list[str]:
         resumed = self.paused()._change_each(names, paused_at=None, paused_reason="", resume_at=None)
+        if resumed:
+            from .slot_changes import after_resume
+
+            after_resume(self.db, resumed)
         for name in resumed:
             signals.send(signals.queue_resumed, self.model, queue=name)
         return resumed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Exists, OuterRef
 
 from ..states import KEYED, JobState
-from .admission import KEYS_AT_ONCE, declare, give_out, limits_with_slots, offer, take_back
+from .admission import KEYS_AT_ONCE, declare, every_limit, give_out, offer, take_back
 from .database import exclusive, from_now, lock_free_rows
 from .limit import Limit
 from .queue import Queue
@@ -44,9 +44,7 @@ class Round:
                 return moved
 
     def _look_at_some(self, jobs: JobQuerySet) -> int:
-        page = list(
-            limits_with_slots(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE]
-        )
+        page = list(every_limit(jobs).filter(key__gt=self._after).values_list("key", "most", "taken")[:KEYS_AT_ONCE])
         self._after = "" if len(page) < KEYS_AT_ONCE else page[-1][0]
         moved = 0
         if over := [key for key, most, taken in page if taken > most]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..states import UNFINISHED, JobState
-from .database import Constant
+from ..states import JobState
+from .claim import PLACE
 from .job import Job
 from .job_queryset import JobQuerySet
+from .unique import holders
 
 # More than most projects keep, and read in some tenths of a second.
 MOST_SEARCHED = 100_000
@@ -29,17 +30,17 @@ def newest_left_out(before: int | None = None) -> int | None:
 
 
 def found_by_indexes(most: int, unique_key: str = "") -> Iterator[list[int]]:
-    """Yield the ids of jobs of any age that are ready, scheduled, running, or finished last: up to ``most`` of each.
+    """Yield the ids of jobs of any age that are ready, blocked, scheduled, running, or finished last: up to ``most`` of each.
 
-    And that of the unfinished job with this unique key. Each query is in the order of its index, and so reads nothing else.
+    And that of the job that has this unique key. Each query is in the order of its index, and so reads nothing else.
     """
-    yield _ids(Job.objects.ready().order_by("queue_name", "-priority", "id"), most)
+    yield _ids(Job.objects.ready().order_by("queue_name", "-priority", PLACE), most)
+    yield _ids(Job.objects.keyed(JobState.BLOCKED).order_by("concurrency_key", "-priority", "id"), most)
     yield _ids(Job.objects.filter(state=JobState.SCHEDULED).order_by("run_after"), most)
     yield _ids(Job.objects.running().order_by("worker_id"), most)
     yield _ids(Job.objects.finished().order_by("-finished_at"), most)
     if unique_key:
-        states = [Constant(state.value) for state in UNFINISHED]
-        yield _ids(Job.objects.filter(unique_key=unique_key, state__in=states), 1)
+        yield _ids(holders(Job.objects.all(), [unique_key]), 1)
 
 
 def _ids(jobs: JobQuerySet, most: int) -> list[int]:

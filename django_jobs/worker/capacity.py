@@ -25,6 +25,8 @@ STUCK_AFTER = 1.0
 # A search for jobs of one kind passes all ready jobs of the other kind. When it found too few, the next waits this many
 # times as long as it took, and at least so long (seconds): under a deep backlog it must not slow down the rest.
 _SEARCH_PAUSE, _SHORTEST_SEARCH_PAUSE = 20, 0.05
+# The executor of a queue whose async def jobs run in threads too, each with an event loop of its own.
+IN_THREADS = "thread"
 # How much one more duration moves the mean.
 _WEIGHT = 0.1
 
@@ -154,7 +156,7 @@ class Capacity:
         return self._threads.size + self.ahead() - self._in_threads, self._loop.size - self._on_loop
 
     def _is_async(self, job: ClaimedJob) -> bool:
-        return job.task_path in self._async_paths
+        return job.task_path in self._async_paths and job.executor != IN_THREADS
 
 
 def async_paths() -> frozenset[str]:

@@ -273,11 +273,11 @@ class Exchange(Service):
         """Write what waits, claim what is wanted; return how many jobs were claimed."""
         if wanted is not None:
             self._has_heard = False
-            # Without those that this turn writes: they make room for what it claims.
             held = self._outbox.without_waiting(self._held.values())
             self._rooms = self._lanes.rooms(held, self._capacity.free_for(wanted.kind))
         count = 0
-        for written, claimed in self._turns.take(progress, wanted, self._lanes.in_turn(), self._rooms):
+        names = self._lanes.in_turn(wanted.kind) if wanted is not None else []
+        for written, claimed in self._turns.take(progress, wanted, names, self._rooms):
             self._take_on(claimed)
             self._after_commit(written)
             count += len(claimed)

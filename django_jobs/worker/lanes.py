@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..models import Queue
+from ..models.claim import Kind
 from ..models.queue import Lane, matches
 from ..models.rooms import Rooms
 from ..outcomes import ClaimedJob
+from .capacity import IN_THREADS
 
 
 class Lanes:
@@ -47,11 +49,16 @@ class Lanes:
         own = [lane.poll_interval for lane in self._lanes.values()]
         return min((self._poll_interval if one is None else one for one in own), default=self._poll_interval)
 
-    def in_turn(self) -> list[str]:
-        """Return the names, those first from which nothing was taken for longest."""
-        return sorted(self._lanes, key=lambda name: self._taken.get(name, 0))
+    def in_turn(self, kind: Kind) -> list[str]:
+        """Return the names of queues that may have jobs of this kind, those first from which nothing was taken for longest."""
+        names = list(self._lanes)
+        if kind.paths and not kind.is_without:
+            # For the event loop only.
+            names = [name for name, lane in self._lanes.items() if lane.executor != IN_THREADS]
+        return sorted(names, key=lambda name: self._taken.get(name, 0))
 
     def rooms(self, held: Iterable[ClaimedJob], free: int) -> Rooms:
+        """Take the jobs that stay held: without those whose end the same turn writes, which makes room for what it claims."""
         self._tries = self._tries + 1 if self._rooms.is_contended else 0
         self._rooms = Rooms(self._lanes.values(), held, free, self._tries)
         return self._rooms
@@ -64,9 +71,14 @@ class Lanes:
 
     def with_settings(self, claimed: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
         """Give the jobs what their queue says where they say nothing themselves."""
-        timeouts = {name: lane.timeout for name, lane in self._lanes.items() if lane.timeout is not None}
-        if not timeouts:
-            return claimed
-        return [
-            job if job.timeout is not None else job._replace(timeout=timeouts.get(job.queue_name)) for job in claimed
-        ]
+        own = {name: lane for name, lane in self._lanes.items() if lane.timeout is not None or lane.executor}
+        return (
+            [_with_settings(job, own[job.queue_name]) if job.queue_name in own else job for job in claimed]
+            if own
+            else claimed
+        )
+
+
+def _with_settings(job: ClaimedJob, lane: Lane) -> ClaimedJob:
+    timeout = lane.timeout if job.timeout is None else job.timeout
+    return job._replace(timeout=timeout, executor=lane.executor)

@@ -104,7 +104,7 @@ def test_jobs_of_a_key_never_overlap_beyond_its_limit_though_workers_are_killed(
     wait_until_finished(everything, timeout=90)
     assert states_of(everything) == {JobState.SUCCEEDED}
     for results in groups.values():
-        assert most_at_once(of_jobs(ledger, results), killed) == limit
+        assert most_at_once(of_jobs(ledger, results), killed) <= limit
 
 
 def test_jobs_of_a_queue_never_overlap_beyond_its_limit_for_all_though_workers_are_killed(
@@ -121,7 +121,19 @@ def test_jobs_of_a_queue_never_overlap_beyond_its_limit_for_all_though_workers_a
         killed[pid] = at
 
     wait_until_finished(results, timeout=90)
-    assert most_at_once(ledger.entries(), killed) == 3
+    assert most_at_once(ledger.entries(), killed) <= 3
+
+
+def test_as_many_jobs_of_a_key_run_at_once_as_it_has_slots(start: Start, ledger: Ledger) -> None:
+    start(*FOUR, workers=4)
+    keyed = jobs.hold.using(concurrency_key="a", concurrency_limit=3)
+
+    results = [keyed.enqueue() for _ in range(5)]
+
+    wait_until(lambda: ledger.count("begin") == 3, timeout=PATIENCE, message="three jobs")
+    ledger.open_gate()
+    wait_until_finished(results)
+    assert most_at_once(ledger.entries(), {}) == 3
 
 
 def test_a_limit_that_is_lowered_and_raised_at_run_time_counts_within_seconds(start: Start, ledger: Ledger) -> None:

@@ -89,7 +89,7 @@ class Command(BaseCommand):
 
     def _selected(self, options: dict[str, Any]) -> JobQuerySet:
         self._refuse_unknown("--queue", options["queue"], Queue.objects.values_list("name", flat=True))
-        jobs: JobQuerySet = Job.objects.finished().filter(finished_at__lt=from_now(-parse_age(options["older_than"])))
+        jobs: JobQuerySet = Job.objects.prunable().filter(finished_at__lt=from_now(-parse_age(options["older_than"])))
         if options["state"]:
             jobs = jobs.filter(state__in=options["state"])
         if options["queue"]:
