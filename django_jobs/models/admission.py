@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import Case, Count, Exists, F, IntegerField, OuterRef, QuerySet, Subquery, When
+from django.db.models import Case, Count, Exists, F, IntegerField, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce, Now
+from django.db.models.lookups import IsNull
 
 from .. import notifications
 from ..states import JobState
@@ -110,7 +111,7 @@ def _admit_arrivals(jobs: JobQuerySet, arrivals: Mapping[str, Sequence[Arrival]]
     # So do those that got a slot, and with it a place, since the new jobs have their ids: these then need places too.
     placed = jobs.keyed(JobState.READY).filter(concurrency_key=OuterRef("key"), position__gt=first_id)
     first = (
-        every_limit(jobs).filter(key__in=list(arrivals), taken__lt=F("most")).exclude(Exists(earlier) | Exists(placed))
+        every_limit(jobs).filter(key__in=list(arrivals), taken__lt=F("most")).exclude(is_any(earlier) | is_any(placed))
     )
     free = _lock(jobs, list(first.values_list("key", flat=True)))
     chosen: list[Arrival] = []
@@ -277,11 +278,21 @@ def _with_room(jobs: JobQuerySet, keys: Iterable[str]) -> list[str]:
 
 
 def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
-    blocked = Exists(jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key")))
+    blocked = is_any(jobs.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key")))
     # A case, so that slots are counted only where somebody waits for one: that is asked after each job with a key.
     taken = Case(When(blocked, then=_taken(jobs)), output_field=IntegerField())
     limits = Limit.objects.using(jobs.db).annotate(most=_effective(), taken=taken)
-    return limits.filter(taken__lt=F("most")).order_by("key")
+    # Mostly nobody waits for any key, and that is one look, however many keys there are.
+    return limits.filter(is_any(jobs.keyed(JobState.BLOCKED)), taken__lt=F("most")).order_by("key")
+
+
+def is_any(keyed: JobQuerySet) -> Q:
+    """Say whether there are such jobs, as a condition.
+
+    The first in the order of the index: for EXISTS the planner may read the table, in the hope that one comes soon.
+    """
+    first = keyed.order_by("concurrency_key", "-priority", "pk").values("pk")[:1]
+    return Q(IsNull(Subquery(first), False))
 
 
 def every_limit(jobs: JobQuerySet) -> QuerySet[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
-from django.db import models
+from django.db import connections, models
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
@@ -64,18 +64,26 @@ class JobScopes(models.QuerySet["Job"]):
         names = self.ready().filter(queue_name__gt=after).order_by("queue_name").values_list("queue_name", flat=True)
         return names.first()
 
+    def with_key(self) -> Self:
+        """Return the jobs with a concurrency key that wait for a slot of it, or have one."""
+        return self._keyed_in(KEYED)
+
     def slotted(self) -> Self:
         """Return the jobs that have a slot of their concurrency key."""
-        return self.with_key().filter(state__in=[Constant(state.value) for state in SLOTTED])
+        return self._keyed_in(SLOTTED)
 
     def keyed(self, state: JobState) -> Self:
         """Return the jobs with a concurrency key in one of the states that such jobs wait or have a slot in."""
-        return self.with_key().filter(state=Constant(state.value))
+        return self._keyed_in([state])
 
-    def with_key(self) -> Self:
-        """Return the jobs with a concurrency key that wait for a slot of it, or have one."""
-        # In the words of the index, which is used for nothing else.
-        return self.filter(concurrency_key__gt=Constant(""), state__in=[Constant(state.value) for state in KEYED])
+    def _keyed_in(self, states: Sequence[JobState]) -> Self:
+        jobs = self.filter(concurrency_key__gt=Constant(""))
+        if not connections[self.db].features.has_select_for_update:
+            # In the words of the index, or SQLite does not use it. PostgreSQL would expect too few rows of it.
+            jobs = jobs.filter(state__in=[Constant(state.value) for state in KEYED])
+        if len(states) == 1:
+            return jobs.filter(state=Constant(states[0].value))
+        return jobs.filter(state__in=[Constant(state.value) for state in states])
 
     def prune(self, limit: int = PRUNE_BATCH) -> int:
         """Delete up to ``limit`` prunable jobs of this queryset with their history. Safe to run twice at once."""

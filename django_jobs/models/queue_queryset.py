@@ -187,7 +187,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         if resumed:
             from .slot_changes import after_resume
 
-            after_resume(self.db, resumed)
+            after_resume(self.db)
         for name in resumed:
             signals.send(signals.queue_resumed, self.model, queue=name)
         return resumed

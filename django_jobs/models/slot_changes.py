@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..states import JobState
-from .admission import KEYS_AT_ONCE, offer, take_back
+from .admission import offer, take_back
 from .database import exclusive
 from .job import Job
-from .slot_round import give_back_paused
+from .slot_round import Round, give_back_paused
 
 
 def after_pause(using: str) -> None:
@@ -16,14 +13,9 @@ def after_pause(using: str) -> None:
     give_back_paused(Job.objects.using(using).all())
 
 
-def after_resume(using: str, names: Sequence[str]) -> None:
-    """Let jobs of these queues have free slots again, at once; beyond many keys the leader does it."""
-    jobs = Job.objects.using(using).all()
-    blocked = jobs.keyed(JobState.BLOCKED).filter(queue_name__in=names).order_by()
-    keys = dict(blocked.values_list("concurrency_key", "concurrency_limit").distinct()[:KEYS_AT_ONCE])
-    if keys:
-        with exclusive():
-            offer(jobs, keys)
+def after_resume(using: str) -> None:
+    """Let jobs of resumed queues have free slots again, at once; where there are very many keys the leader goes on."""
+    Round().look(Job.objects.using(using).all())
 
 
 def after_override(using: str, key: str) -> None:

@@ -16,12 +16,14 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from django_jobs.admin import paging
-from django_jobs.models import Job, Queue, backlog, window
+from django_jobs.models import Job, Limit, Queue, backlog, window
+from django_jobs.models.admission import give_out
 from django_jobs.models.backlog import backlogs, undeclared_ready_queues
 from django_jobs.models.completion import give_back_unknown
 from django_jobs.worker.duties import bring_up_jobs, own_duties
 from tests import tasks
 from tests.rows import HOUR, WORKER, claim, claimed, start_worker
+from tests.test_admin_limits import LIMITS
 from tests.visitor import JOBS, QUEUES, WORKERS, superuser
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -32,12 +34,15 @@ CAP = 500
 MOST_READ = ROWS // 5
 
 _COLUMNS = """(task_path, queue_name, priority, args, kwargs, state, attempt, max_attempts, worker_id, meta, backend,
-    enqueued_at, run_after, finished_at)"""
+    enqueued_at, run_after, finished_at, concurrency_key, concurrency_limit)"""
 _MANY = f"""INSERT INTO django_jobs_job {_COLUMNS}
     WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {ROWS})
     SELECT 'shop.tasks.import_order', 'default', 0, '[]', '{{}}',
-    CASE number % 10 WHEN 0 THEN 'scheduled' WHEN 1 THEN 'waiting' WHEN 2 THEN 'failed' ELSE 'succeeded' END,
-    1, 3, 'gone', '{{}}', 'default', CURRENT_TIMESTAMP, '2100-01-01', CASE WHEN number % 10 > 1 THEN CURRENT_TIMESTAMP END
+    CASE number % 10 WHEN 0 THEN 'scheduled' WHEN 1 THEN 'waiting' WHEN 2 THEN 'failed' WHEN 3 THEN 'blocked'
+        WHEN 4 THEN 'blocked' WHEN 5 THEN 'blocked' ELSE 'succeeded' END,
+    1, 3, 'gone', '{{}}', 'default', CURRENT_TIMESTAMP, '2100-01-01',
+    CASE WHEN number % 10 = 2 OR number % 10 > 5 THEN CURRENT_TIMESTAMP END,
+    CASE WHEN number % 10 IN (3, 4, 5) THEN 'full' ELSE '' END, CASE WHEN number % 10 IN (3, 4, 5) THEN 1 END
     FROM numbers"""
 
 
@@ -119,7 +124,9 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
         claimed()
         tasks.noop.enqueue()
     tasks.noop.using(run_after=HOUR).enqueue()
-    Queue.objects.declare("default", keep_failed=HOUR)
+    Queue.objects.declare("default", keep_failed=HOUR, raise_after=HOUR)
+    Limit.objects.create(key="full", limit=1, override=0)
+    tasks.noop.using(concurrency_key="free").enqueue()
 
 
 def look_at(address: str) -> Callable[[], Any]:
@@ -137,6 +144,14 @@ DO: dict[str, Callable[[], Any]] = {
     "reconcile": lambda: give_back_unknown(WORKER, []),
     "enqueue": lambda: tasks.noop.enqueue(),
     "enqueue a unique job": lambda: tasks.noop.using(unique_key="one").enqueue(),
+    "enqueue a job of a key": lambda: tasks.noop.using(concurrency_key="free").enqueue(),
+    "enqueue a job of a full key": lambda: tasks.noop.using(concurrency_key="full").enqueue(),
+    "end a job of a key": lambda: give_out(Job.objects.all(), ["full", "free"]),
+    "override a limit": lambda: Limit.objects.override("full", 1),
+    "pause": lambda: Queue.objects.pause("default"),
+    "pause and resume": lambda: (Queue.objects.pause("default"), Queue.objects.resume("default")),
+    "the list of limits": look_at(LIMITS),
+    "blocked jobs": look_at(f"{JOBS}?state__exact=blocked"),
     "backlogs": lambda: backlogs(list(Queue.objects.all())),
     "undeclared queues": undeclared_ready_queues,
     "prunejobs": lambda: call_command("prunejobs", "--older-than", "1h", verbosity=0),
