@@ -50,14 +50,19 @@ def most_at_once(entries: Iterable[Entry], killed: dict[int, float]) -> int:
     return most
 
 
-def living_workers(command: Command) -> set[int]:
-    """Return the process ids of the command's workers: without one that was killed and whose row does not say so yet."""
-    living = set()
+def alive_children(command: Command) -> set[int]:
+    """Return the process ids of the supervisor's children that have not been killed."""
+    alive = set()
     for child in psutil.Process(command.pid).children():
         with suppress(psutil.NoSuchProcess):
             if child.status() != psutil.STATUS_ZOMBIE:
-                living.add(child.pid)
-    return living & {worker.pid for worker in workers_of(command)}
+                alive.add(child.pid)
+    return alive
+
+
+def living_workers(command: Command) -> set[int]:
+    """Return the process ids of the command's workers: without one that was killed and whose row does not say so yet."""
+    return alive_children(command) & {worker.pid for worker in workers_of(command)}
 
 
 def kill_one(command: Command, ledger: Ledger) -> tuple[int, float]:
@@ -66,6 +71,8 @@ def kill_one(command: Command, ledger: Ledger) -> tuple[int, float]:
     live = wait_until(lambda: living_workers(command), message="a worker to kill")
     pid, now = next(iter(running & live or live)), time.monotonic()
     os.kill(pid, signal.SIGKILL)
+    # A process takes its time to die: until it has, the next kill could choose it again.
+    wait_until(lambda: pid not in alive_children(command), message=f"the end of process {pid}")
     return pid, now
 
 
@@ -168,7 +175,8 @@ def test_in_no_window_more_jobs_start_than_the_rate_and_its_burst(start: Start, 
     starts = sorted(Job.objects.values_list("last_attempted_at", flat=True))
     in_windows = [sum(0 <= (at - begin).total_seconds() < window for at in starts) for begin in starts]
     assert max(in_windows) <= 2 * limit
-    assert (starts[-1] - starts[0]).total_seconds() >= (25 - limit) * window / limit - 0.001
+    # Tokens are counted by a statement just before the one that stamps the start: a busy machine may stop between the two.
+    assert (starts[-1] - starts[0]).total_seconds() >= (25 - limit) * window / limit - 0.25
     assert Counter(Job.objects.values_list("state", flat=True)) == {JobState.SUCCEEDED: 25}
 
 
