@@ -28,7 +28,9 @@ class LimitAdmin(RowAdmin):
     readonly_fields = ("slots", "blocked", "limit")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        blocked = Job.objects.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key")).values("pk")
+        keyed = Job.objects.keyed(JobState.BLOCKED).filter(concurrency_key=OuterRef("key"))
+        # In the order of the index, or the planner may read the table for them.
+        blocked = keyed.order_by("concurrency_key", "-priority", "pk").values("pk")
         rows = with_slots(Job.objects.all(), super().get_queryset(request))
         return rows.annotate(waiting=of_first("COUNT(*)", blocked, IntegerField()))
 

@@ -286,13 +286,12 @@ def _waited_for(jobs: JobQuerySet) -> QuerySet[Any, Any]:
     return limits.filter(is_any(jobs.keyed(JobState.BLOCKED)), taken__lt=F("most")).order_by("key")
 
 
-def is_any(keyed: JobQuerySet) -> Q:
-    """Say whether there are such jobs, as a condition.
-
-    The first in the order of the index: for EXISTS the planner may read the table, in the hope that one comes soon.
-    """
-    first = keyed.order_by("concurrency_key", "-priority", "pk").values("pk")[:1]
-    return Q(IsNull(Subquery(first), False))
+def is_any(keyed: JobQuerySet) -> Exists | Q:
+    """Say whether there are such jobs, as a condition."""
+    if not can_compile(connections[keyed.db]):
+        return Exists(keyed)
+    # For EXISTS the planner may read the table, in the hope that one comes soon; so the first in the order of the index.
+    return Q(IsNull(Subquery(keyed.order_by("concurrency_key", "-priority", "pk").values("pk")[:1]), False))
 
 
 def every_limit(jobs: JobQuerySet) -> QuerySet[Any, Any]:

@@ -75,7 +75,7 @@ class Job(models.Model):
             models.Index(fields=["finished_at"], condition=Q(state__in=FINISHED), name="django_jobs_finished"),
             models.Index(
                 fields=["state", "concurrency_key", "-priority", "id"],
-                condition=Q(concurrency_key__gt="", state__in=KEYED),
+                condition=~Q(concurrency_key="") & Q(state__in=KEYED),
                 name="django_jobs_keyed",
             ),
         ]

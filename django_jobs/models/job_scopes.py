@@ -77,7 +77,8 @@ class JobScopes(models.QuerySet["Job"]):
         return self._keyed_in([state])
 
     def _keyed_in(self, states: Sequence[JobState]) -> Self:
-        jobs = self.filter(concurrency_key__gt=Constant(""))
+        # "Greater than" would say the same, and SQLite would look for that in the index and not for a key.
+        jobs = self.exclude(concurrency_key=Constant(""))
         if not connections[self.db].features.has_select_for_update:
             # In the words of the index, or SQLite does not use it. PostgreSQL would expect too few rows of it.
             jobs = jobs.filter(state__in=[Constant(state.value) for state in KEYED])
