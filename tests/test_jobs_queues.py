@@ -170,6 +170,7 @@ def test_a_pause_ends_after_some_seconds_of_the_databases_clock(monkeypatch: pyt
     [
         (["pause", "mial"], 1, "There is no queue 'mial'. Did you mean 'mail'?"),
         (["resume", "zzz"], 1, "There is no queue 'zzz'."),
+        (["pause", "default"], 1, "There is no queue 'default' yet: it is declared when a worker starts, or by"),
         (["resume", "mail"], 1, "Queue 'mail' is open already."),
         (["resume", "--all"], 1, "Every queue is open already."),
         (["pause", "mail", "--resume-at", "2020-01-01T00:00"], 1, "The pause has ended already"),
