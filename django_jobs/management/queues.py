@@ -136,7 +136,9 @@ def _which(options: Options) -> tuple[Any, str | None]:
 
 def _unknown(name: str) -> str:
     if name in known_queues():
-        return f"There is no queue {name!r} yet: it is declared when a worker starts, or by 'jobs queues declare {name}'."
+        return (
+            f"There is no queue {name!r} yet: it is declared when a worker starts, or by 'jobs queues declare {name}'."
+        )
     meant = conf.closest(name, Queue.objects.values_list("name", flat=True))
     return f"There is no queue {name!r}." + (f" Did you mean {meant!r}?" if meant else "")
 
