@@ -165,6 +165,12 @@ def test_a_pause_ends_after_some_seconds_of_the_databases_clock(monkeypatch: pyt
     assert timedelta(seconds=89) < end - began < timedelta(seconds=150)
 
 
+def test_settings_that_cannot_be_read_are_told_where_a_queue_is_missing(settings: Any) -> None:
+    settings.DJANGO_JOBS = {"QUEUES": "mail"}
+
+    assert refused("pause", "mail") == (2, "DJANGO_JOBS['QUEUES'] must be a list, not 'mail'.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

@@ -135,7 +135,9 @@ def _which(options: Options) -> tuple[Any, str | None]:
 
 
 def _unknown(name: str) -> str:
-    if name in known_queues():
+    with _explained():
+        is_known = name in known_queues()
+    if is_known:
         return (
             f"There is no queue {name!r} yet: it is declared when a worker starts, or by 'jobs queues declare {name}'."
         )
