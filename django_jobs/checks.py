@@ -58,7 +58,7 @@ def _unknown_key(key: Any, suggestion: str | None) -> CheckMessage:
 
 
 def _check_contradictions(values: dict[str, Any]) -> Iterator[CheckMessage]:
-    if not values.keys() >= {"HEARTBEAT_INTERVAL", "HEARTBEAT_TIMEOUT", "LOG_FORMAT"}:
+    if not values.keys() >= {"HEARTBEAT_INTERVAL", "HEARTBEAT_TIMEOUT", "MIN_PRIORITY", "MAX_PRIORITY", "LOG_FORMAT"}:
         return
     try:
         conf.check_options(values)

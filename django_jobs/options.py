@@ -87,7 +87,7 @@ def check_options(task: Task) -> None:
 
 def _check_slot(task: Task, refuse: Callable[[str], InvalidTask]) -> None:
     key, limit = task.concurrency_key, task.concurrency_limit
-    if not callable(key) and key and not is_key(key):
+    if not callable(key) and key not in (None, "") and not is_key(key):
         raise refuse(f"concurrency_key is a text of up to {LONGEST_PATH} characters or a callable, not {key!r}.")
     if not callable(limit) and not is_limit(limit):
         raise refuse(f"concurrency_limit is a whole number from 1 to {MOST_SLOTS} or a callable, not {limit!r}.")

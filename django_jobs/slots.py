@@ -26,13 +26,14 @@ def with_slot(options: Options, task: DjangoTask, args: Sequence[Any], kwargs: M
     """
     if not isinstance(task, Task) or not _is_of_call(task):
         return options
-    key, limit = (_of_call(task, name, args, kwargs) for name in ("concurrency_key", "concurrency_limit"))
-    if not key:
+    key = _of_call(task, "concurrency_key", args, kwargs)
+    if key is None or key == "":
         return options._replace(concurrency_key="", concurrency_limit=None)
     if not is_key(key):
         raise InvalidArgument(
             f"concurrency_key of {path_of(task)} must be a text of up to 255 characters, not {key!r}."
         )
+    limit = _of_call(task, "concurrency_limit", args, kwargs)
     if not is_limit(limit):
         raise InvalidArgument(f"concurrency_limit of {path_of(task)} must be a whole number from 1 on, not {limit!r}.")
     return options._replace(concurrency_key=key, concurrency_limit=limit)

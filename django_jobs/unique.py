@@ -88,7 +88,7 @@ def has_key(task: Task) -> bool:
 def key_of(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
     """Return the unique key of a call, whose arguments are as JSON holds them; None if its job is not unique.
 
-    Raise InvalidArgument if the function cannot be called so, or ``unique`` returns what is no text.
+    Raise InvalidArgument if the function or ``unique`` cannot be called so, or ``unique`` returns what is no text.
     """
     if task.unique_key is not None:
         return task.unique_key
@@ -105,7 +105,13 @@ def key_of(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | 
 def _made_by(
     unique: Callable[..., str | None], task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
-    text = unique(*args, **kwargs)
+    try:
+        text = unique(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"unique of task {task.path} cannot be made of the arguments {args!r} and {kwargs!r}: {error}. "
+            "It is called with the arguments of the job, as the task is."
+        ) from error
     if text is None:
         return None
     if not isinstance(text, str) or not text.strip():

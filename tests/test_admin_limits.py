@@ -66,12 +66,15 @@ def test_a_key_can_be_limited_before_its_first_job_comes(browser: Client) -> Non
     assert states(enqueue(2)) == [READY, BLOCKED]
 
 
-def test_an_override_that_cannot_be_one_is_refused(browser: Client) -> None:
+@pytest.mark.parametrize(
+    ("override", "told"), [("-1", "greater than or equal to 0"), ("2147483648", "less than or equal to 2147483647")]
+)
+def test_an_override_that_cannot_be_one_is_refused(browser: Client, override: str, told: str) -> None:
     enqueue(1)
 
-    answer = browser.post(page_of("account 1"), {"override": "-1"})
+    answer = browser.post(page_of("account 1"), {"override": override})
 
-    assert "greater than or equal to 0" in text_of(answer)
+    assert told in text_of(answer)
     assert Limit.objects.get().override is None
 
 

@@ -167,6 +167,27 @@ def test_a_worker_that_takes_no_jobs_does_not_help(browser: Client, mail: Queue,
     assert cells[4] == f"w1 ({state.label})"
 
 
+@pytest.mark.parametrize("priority", [-5, 15])
+def test_jobs_of_priorities_that_no_worker_takes_are_a_problem(browser: Client, mail: Queue, priority: int) -> None:
+    start_worker(min_priority=0, max_priority=10)
+    tasks.send_mail.enqueue("a")
+    before = listed(browser)["mail"][0]
+
+    tasks.send_mail.using(priority=priority).enqueue("b")
+
+    assert before == "open"
+    assert listed(browser)["mail"][0] == "problem Jobs are ready of priorities that no live worker of this queue takes."
+
+
+def test_workers_that_share_the_priorities_leave_no_problem(browser: Client, mail: Queue) -> None:
+    start_worker("w1", max_priority=9)
+    start_worker("w2", min_priority=10)
+    for priority in (-100, 100):
+        tasks.send_mail.using(priority=priority).enqueue("a")
+
+    assert listed(browser)["mail"][0] == "open"
+
+
 def test_a_problem_is_shown_on_the_page_of_the_queue_too(browser: Client, mail: Queue) -> None:
     tasks.send_mail.enqueue("a")
 

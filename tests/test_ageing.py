@@ -19,7 +19,7 @@ from django_jobs.states import JobState
 from . import tasks
 from .exchanges import enqueue
 from .rivals import Rival
-from .rows import HOUR, claim, job_in, row, start_worker
+from .rows import HOUR, claim, job_in, outcome, row, start_worker, write
 
 pytestmark = pytest.mark.django_db
 
@@ -100,6 +100,24 @@ def test_it_counts_from_when_the_job_was_due() -> None:
     raise_waiting()
 
     assert (priority_of(scheduled), priority_of(overdue)) == (0, 10)
+
+
+@pytest.mark.parametrize("verb", ["retry", "snooze", "fail"])
+def test_it_counts_anew_when_the_job_waits_again(verb: str) -> None:
+    start_worker()
+    job = waiting(HOUR)
+    for _ in range(3):
+        raise_waiting()
+    write(outcome(claim()[0], verb))
+    if verb == "fail":
+        Job.objects.filter(pk=job).requeue()
+    else:
+        Job.objects.stage_due()
+    too_soon = raise_waiting()
+    Job.objects.filter(pk=job).update(run_after=from_now(-MINUTE))
+
+    assert (too_soon, raise_waiting()) == (0, 1)
+    assert steps_of(job) == (40, 1)
 
 
 def test_a_change_of_the_queue_counts_from_the_next_pass_on(queue: Queue) -> None:

@@ -162,6 +162,15 @@ def test_settings_that_contradict_each_other(settings: Any, values: dict[str, An
     assert fact in messages[0].msg
 
 
+@pytest.mark.parametrize(
+    "name", ["HEARTBEAT_INTERVAL", "HEARTBEAT_TIMEOUT", "MIN_PRIORITY", "MAX_PRIORITY", "LOG_FORMAT"]
+)
+def test_of_a_bad_value_nothing_is_said_but_that(settings: Any, name: str) -> None:
+    settings.DJANGO_JOBS = {name: None}
+
+    assert [message.id for message in run()] == ["django_jobs.E003"]
+
+
 # The database
 
 

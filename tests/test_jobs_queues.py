@@ -165,11 +165,18 @@ def test_a_pause_ends_after_some_seconds_of_the_databases_clock(monkeypatch: pyt
     assert timedelta(seconds=89) < end - began < timedelta(seconds=150)
 
 
+def test_settings_that_cannot_be_read_are_told_where_a_queue_is_missing(settings: Any) -> None:
+    settings.DJANGO_JOBS = {"QUEUES": "mail"}
+
+    assert refused("pause", "mail") == (2, "DJANGO_JOBS['QUEUES'] must be a list, not 'mail'.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (["pause", "mial"], 1, "There is no queue 'mial'. Did you mean 'mail'?"),
         (["resume", "zzz"], 1, "There is no queue 'zzz'."),
+        (["pause", "default"], 1, "There is no queue 'default' yet: it is declared when a worker starts, or by"),
         (["resume", "mail"], 1, "Queue 'mail' is open already."),
         (["resume", "--all"], 1, "Every queue is open already."),
         (["pause", "mail", "--resume-at", "2020-01-01T00:00"], 1, "The pause has ended already"),

@@ -171,6 +171,16 @@ def test_a_pause_whose_end_has_passed_is_over() -> None:
     assert Queue.objects.resume("mail") is False
 
 
+@pytest.mark.parametrize("end", ["tonight", 60, HOUR])
+def test_an_end_of_a_pause_that_is_no_time_is_refused(end: Any) -> None:
+    Queue.objects.declare("mail")
+
+    with pytest.raises(InvalidOption, match="resume_at, the end of a pause, is a datetime"):
+        Queue.objects.pause("mail", resume_at=end)
+
+    assert Queue.objects.served_by(["*"]) == ["mail"]
+
+
 def test_a_queue_whose_pause_is_over_can_be_paused_again() -> None:
     Queue.objects.declare("mail")
     Queue.objects.pause("mail", reason="first", resume_at=timezone.now() - HOUR)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from django_jobs import notifications
 from django_jobs.exceptions import InvalidOption
@@ -107,6 +108,25 @@ def test_a_running_job_that_was_asked_to_stop_ends_and_does_not_come_back() -> N
 
     assert state_of(Job.objects.get(pk=pk)) == JobState.CANCELLED
     assert declare_queues() == 0
+
+
+def test_a_job_that_waits_again_while_the_others_are_cancelled_goes_too() -> None:
+    start_worker()
+    Queue.objects.declare("mail")
+    [pk, _] = enqueue(2, queue_name="mail")
+    [job] = claim(limit=1, queues=["mail"])
+    retries = [outcome(job, "retry", delay=60.0)]
+
+    def meanwhile(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if retries and sql.startswith("SELECT") and "running" in map(str, params or ()):
+            write(retries.pop())
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(meanwhile):
+        removed = Queue.objects.remove("mail", jobs="cancel")
+
+    assert removed == Removed(is_removed=True, cancelled=2)
+    assert state_of(Job.objects.get(pk=pk)) == JobState.CANCELLED
 
 
 @pytest.mark.parametrize("jobs", ["cancel", "delete"])

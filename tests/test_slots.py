@@ -153,7 +153,13 @@ def test_a_job_whose_key_comes_out_empty_needs_no_slot(key: Any) -> None:
     assert states(ids) == [READY, READY]
 
 
-@pytest.mark.parametrize("key", [5, "x" * 256, "nul \x00", b"bytes"])
+def test_a_job_without_a_key_is_not_asked_for_a_limit() -> None:
+    keyed = tasks.noop.using(concurrency_key=lambda *args: None, concurrency_limit=lambda *args: 1 // 0)  # type: ignore[arg-type]
+
+    assert states([int(keyed.enqueue().id)]) == [READY]
+
+
+@pytest.mark.parametrize("key", [5, 0, False, "x" * 256, "nul \x00", b"bytes", b""])
 def test_a_key_that_cannot_be_one_is_refused_by_its_value_and_nothing_is_enqueued(key: Any) -> None:
     keyed = tasks.noop.using(concurrency_key=lambda *args: key)  # type: ignore[arg-type]
 
@@ -178,7 +184,10 @@ def test_a_callable_that_does_not_take_the_arguments_is_refused_with_them() -> N
         keyed.enqueue("surprise", "me")
 
 
-@pytest.mark.parametrize("options", [{"concurrency_key": "x" * 256}, {"concurrency_limit": 0}, {"concurrency_key": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [{"concurrency_key": "x" * 256}, {"concurrency_limit": 0}, {"concurrency_key": 5}, {"concurrency_key": 0}],
+)
 def test_a_key_or_limit_that_cannot_work_is_refused_at_the_declaration(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidTask, match=next(iter(options))):
         tasks.noop.using(**options)

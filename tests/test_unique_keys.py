@@ -254,6 +254,15 @@ def test_a_callable_cannot_change_what_is_enqueued() -> None:
     assert row(result.id).args == result.args == [[0]]
 
 
+def test_a_callable_that_does_not_take_the_arguments_is_refused_with_them() -> None:
+    def function(number: int) -> None: ...
+
+    function.__qualname__ = "function"
+
+    with pytest.raises(InvalidArgument, match=r"unique of task \S+ cannot be made of the arguments \[7\]"):
+        declared(function, unique=lambda: "x").enqueue(7)
+
+
 @pytest.mark.parametrize("returned", ["", "  ", 5, b"x", True, ["a"]], ids=repr)
 def test_a_callable_that_returns_no_text_is_refused(returned: Any) -> None:
     def function() -> None: ...

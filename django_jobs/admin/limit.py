@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 from ..models import Job, Limit
 from ..models.admission import with_slots
 from ..models.backlog import of_first
+from ..options import MOST_SLOTS
 from ..states import JobState
 from . import display
 from .page import RowAdmin
@@ -40,6 +41,12 @@ class LimitAdmin(RowAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Jobs know their key, so that stays; the limit is what their tasks say."""
         return () if obj is None else ("key", *self.readonly_fields)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "override":
+            # Not every database says what its columns hold.
+            kwargs["max_value"] = MOST_SLOTS
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A row comes back with the next job of its key, and goes by itself when there is none."""

@@ -279,6 +279,8 @@ def _pause_of(queue: Any) -> str:
 
 
 def _problem_of(backlog: Backlog) -> str:
+    if backlog.takers:
+        return _("Jobs are ready of priorities that no live worker of this queue takes.")
     if backlog.workers:
         return _("Jobs are ready, and the workers that serve this queue are paused or stopping.")
     return _("Jobs are ready, and no live worker serves this queue.")

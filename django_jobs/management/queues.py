@@ -23,6 +23,7 @@ from django_jobs.models.backlog import MOST_COUNTED, Backlog, backlogs
 from django_jobs.models.database import from_now
 from django_jobs.models.queue_problems import SETTINGS
 from django_jobs.models.queue_removal import CHOICES
+from django_jobs.worker.options import known_queues
 
 Options = dict[str, Any]
 # Makes a parser for a command with this name, call and description.
@@ -134,6 +135,12 @@ def _which(options: Options) -> tuple[Any, str | None]:
 
 
 def _unknown(name: str) -> str:
+    with _explained():
+        is_known = name in known_queues()
+    if is_known:
+        return (
+            f"There is no queue {name!r} yet: it is declared when a worker starts, or by 'jobs queues declare {name}'."
+        )
     meant = conf.closest(name, Queue.objects.values_list("name", flat=True))
     return f"There is no queue {name!r}." + (f" Did you mean {meant!r}?" if meant else "")
 

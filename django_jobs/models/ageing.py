@@ -1,9 +1,9 @@
 """Ageing: jobs that have waited long get a larger priority, a step at a time, so that they do not starve.
 
 A queue says after how long (``raise_after``, seconds) and by how much (``raise_by``). A job's n-th step comes when it has been
-due for n times that long; at 100 there is no further one. It keeps its place in time: among those of its new priority the
-older goes first, as ever. Nothing is taken from other jobs, and a claim waits for none of this: rows that are locked are left
-out on both sides.
+due for n times that long; at 100 there is no further one. Where it waits for another attempt that counts anew. It keeps its
+place in time: among those of its new priority the older goes first, as ever. Nothing is taken from other jobs, and a claim
+waits for none of this: rows that are locked are left out on both sides.
 
 Each pass goes down the priorities of a queue along the ready index, a short look for each, and reads the first jobs of each
 of them. So it costs the same however many are waiting, and a long backlog is raised in the order in which it is claimed.

@@ -196,7 +196,8 @@ class JobQuerySet(JobScopes):
             *(When(pk=pk, then=Value(timedelta(seconds=seconds))) for pk, seconds in delays.items()),
             output_field=DurationField(),
         )
-        waiting = {"state": JobState.SCHEDULED, "worker_id": "", "run_after": from_now(delay)}
+        # Its next wait is another one: ageing counts anew.
+        waiting = {"state": JobState.SCHEDULED, "worker_id": "", "run_after": from_now(delay), "raised": 0}
         moved = held.filter(pk__in=delays).update(**waiting, **changes)
         if moved:
             notifications.hint(notifications.DUE)
@@ -343,5 +344,6 @@ _AFRESH = {
     "progress": None,
     # It waits from now on.
     "run_after": Now(),
+    "raised": 0,
     "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
 }

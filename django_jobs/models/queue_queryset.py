@@ -153,7 +153,8 @@ class QueueQuerySet(models.QuerySet["Queue"]):
     def pause(self, name: str, reason: str = "", resume_at: datetime | Combinable | None = None) -> bool:
         """Stop workers from taking jobs of this queue. False if there is no such queue or it is paused.
 
-        At ``resume_at``, a time or an expression of one, the pause ends by itself.
+        At ``resume_at``, a datetime or an expression of one, the pause ends by itself. Raise InvalidOption for anything
+        else, and for a reason that cannot be stored.
         """
         return bool(self._pause([name], reason, resume_at))
 
@@ -164,6 +165,8 @@ class QueueQuerySet(models.QuerySet["Queue"]):
     def _pause(self, names: Iterable[str], reason: str, resume_at: datetime | Combinable | None) -> list[str]:
         if reason and not is_name(reason, LONGEST_REASON):
             raise InvalidOption(f"The reason of a pause is a text of at most {LONGEST_REASON} characters.")
+        if resume_at is not None and not isinstance(resume_at, datetime | Combinable):
+            raise InvalidOption(f"resume_at, the end of a pause, is a datetime, not {resume_at!r}.")
         paused = self.unpaused()._change_each(names, paused_at=Now(), paused_reason=reason, resume_at=resume_at)
         if paused:
             # Not above: it needs the models.

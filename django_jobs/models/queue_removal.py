@@ -69,14 +69,18 @@ def remove_queue(queues: QueueQuerySet, name: str, jobs: str, at_most: int | Non
 def _cancel_all(name: str, at_most: int | None) -> tuple[int, int, bool]:
     """Cancel what has not ended; return how many were cancelled, how many asked to stop, and whether none is left."""
     cancelled = stopping = 0
-    # Each of these has an index of its own. Running jobs last: the others may begin meanwhile.
-    for state in (*UNSTARTED, JobState.RUNNING):
-        unasked = Job.objects.filter(queue_name=name, state=state, cancel_requested_at=None)
-        while ids := list(unasked.values_list("pk", flat=True)[:PRUNE_BATCH]):
-            moved, asked = _cancel(Job.objects.filter(pk__in=ids))
-            cancelled, stopping = cancelled + moved - asked, stopping + asked
-            if at_most is not None and cancelled + stopping >= at_most:
-                return cancelled, stopping, False
+    done = -1
+    # Once more after each pass that found some: meanwhile a job may have gone back to a state that was passed.
+    while done < cancelled + stopping:
+        done = cancelled + stopping
+        # Each of these has an index of its own. Running jobs last: the others may begin meanwhile.
+        for state in (*UNSTARTED, JobState.RUNNING):
+            unasked = Job.objects.filter(queue_name=name, state=state, cancel_requested_at=None)
+            while ids := list(unasked.values_list("pk", flat=True)[:PRUNE_BATCH]):
+                moved, asked = _cancel(Job.objects.filter(pk__in=ids))
+                cancelled, stopping = cancelled + moved - asked, stopping + asked
+                if at_most is not None and cancelled + stopping >= at_most:
+                    return cancelled, stopping, False
     return cancelled, stopping, True
 
 
