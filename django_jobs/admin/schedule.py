@@ -1,0 +1,217 @@
+"""Schedules in the admin: when they run next and how the last runs went, their settings, run now, pause and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..exceptions import JobsError
+from ..models import Schedule
+from ..models.schedule_history import last_jobs
+from . import display
+from .filters import ScheduleStatusFilter, TaskFilter
+from .page import RowAdmin
+from .schedule_forms import PauseForm, ScheduleForm
+from .schedule_runs import last_runs, next_runs
+
+# How many of the last jobs each row of the list shows.
+MOST_LISTED_RUNS = 5
+
+
+class ScheduleChangeList(ChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = with_last_jobs(list(self.result_list))
+
+
+def with_last_jobs(schedules: Sequence[Any]) -> Sequence[Any]:
+    """Give each schedule its ``last_jobs``; the queries are as many for one schedule as for a hundred."""
+    found = last_jobs(schedules, MOST_LISTED_RUNS)
+    for schedule in schedules:
+        schedule.last_jobs = found[schedule.pk]
+    return schedules
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(RowAdmin):
+    actions = ("run_now", "pause", "resume", "delete_selected")
+    button_labels = {
+        "run_now": gettext_lazy("Run now"),
+        "pause": gettext_lazy("Pause"),
+        "resume": gettext_lazy("Resume"),
+    }
+    change_form_template = "admin/django_jobs/schedule/change_form.html"
+    form = ScheduleForm
+    list_display = (
+        "name",
+        "status",
+        "task_path",
+        "expression",
+        "timezone",
+        "next_run",
+        "last_run",
+        "last_outcomes",
+        "late_starts",
+    )
+    list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
+    search_fields = ("name", "task_path")
+    readonly_fields = ("status", "origin", "words_now", "upcoming", "last_run", "late_starts")
+    settings_fieldsets = (
+        (gettext_lazy("Task"), {"fields": ("task_path", "args", "kwargs", ("queue_name", "priority"))}),
+        (
+            gettext_lazy("When"),
+            {"fields": (("cron", "run_at"), "timezone", ("start_at", "end_at"), "jitter", "words_now", "upcoming")},
+        ),
+        (gettext_lazy("Overlap and downtime"), {"fields": ("overlap", ("catch_up", "catch_up_limit"))}),
+    )
+    fieldsets = (
+        (None, {"fields": ("name", "status", "origin", ("last_run", "late_starts"))}),
+        *settings_fieldsets,
+    )
+    add_fieldsets = ((None, {"fields": ("name",)}), *settings_fieldsets)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.add_fieldsets if obj is None else self.fieldsets
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScheduleChangeList]:
+        return ScheduleChangeList
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("obj") is not None:
+            context |= last_runs(kwargs["obj"])
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def offers(self, name: str, row: Any) -> bool:
+        if name == "run_now":
+            return not row.problem
+        return bool(row.enabled) == (name == "pause")
+
+    # Columns and fields
+
+    @admin.display(description=gettext_lazy("status"))
+    def status(self, schedule: Any) -> str:
+        return status_of(schedule)
+
+    @admin.display(description=gettext_lazy("declared in"))
+    def origin(self, schedule: Schedule) -> str:
+        if not schedule.is_declared:
+            return _("the admin or by code at run time")
+        return _(
+            "the code or the settings, which own all fields that are not edited here: the next start of a worker sets "
+            "them again. A pause stays."
+        )
+
+    @admin.display(description=gettext_lazy("expression"))
+    def expression(self, schedule: Schedule) -> str:
+        if schedule.run_at is not None and not schedule.cron:
+            return format_html(_("once, at {time}"), time=display.moment(schedule.run_at))
+        return display.with_note(schedule.cron, schedule.words)
+
+    @admin.display(description=gettext_lazy("in words"))
+    def words_now(self, schedule: Schedule) -> str:
+        return schedule.words or display.EMPTY
+
+    @admin.display(description=gettext_lazy("next five runs"))
+    def upcoming(self, schedule: Schedule) -> str:
+        return next_runs(schedule)
+
+    @admin.display(description=gettext_lazy("next run"))
+    def next_run(self, schedule: Any) -> str:
+        if not schedule.enabled or schedule.next_run_at is None:
+            return display.EMPTY
+        wait = schedule.next_run_at - schedule.now
+        note = _("in %(time)s") % {"time": display.length(wait)} if wait.total_seconds() > 0 else _("due")
+        return display.with_note(display.moment(schedule.next_run_at), note)
+
+    @admin.display(description=gettext_lazy("last run"))
+    def last_run(self, schedule: Schedule) -> str:
+        return display.moment(schedule.last_run_at)
+
+    @admin.display(description=gettext_lazy("last outcomes"))
+    def last_outcomes(self, schedule: Any) -> str:
+        """Show a badge for each of the last jobs, newest first."""
+        badges = format_html_join(" ", "{}", ((self._job_badge(job),) for job in schedule.last_jobs))
+        return badges or display.EMPTY
+
+    @admin.display(description=gettext_lazy("late"))
+    def late_starts(self, schedule: Schedule) -> str:
+        return display.badge(schedule.late, "warn") if schedule.late else "0"
+
+    def _job_badge(self, job: Any) -> str:
+        url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[job.pk])
+        badge = display.state_badge(job.state, job.get_state_display())
+        return format_html('<a href="{}">{}</a>', url, badge)
+
+    # Actions
+
+    @admin.action(permissions=["operate"], description=gettext_lazy("Run selected schedules now"))
+    def run_now(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for schedule in queryset:
+            try:
+                result = Schedule.objects.run_now(schedule.name)
+            except JobsError as error:
+                text = _("“%(name)s” was not run: %(reason)s") % {"name": schedule.name, "reason": error}
+                self.message_user(request, text, messages.ERROR)
+                continue
+            self.log_change(request, schedule, _("Run now: job %(id)s.") % {"id": result.id})
+            url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[result.id])
+            text = format_html(_("“{}” runs now, as <a href=\"{}\">job {}</a>."), schedule.name, url, result.id)
+            self.message_user(request, text, messages.SUCCESS)
+
+    @admin.action(permissions=["operate"], description=gettext_lazy("Pause selected schedules"))
+    def pause(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        schedules = list(queryset)
+        form = PauseForm(request.POST if "post" in request.POST else None)
+        if not form.is_valid():
+            title = ngettext("Pause %(count)d schedule", "Pause %(count)d schedules", len(schedules))
+            names = [schedule.name for schedule in schedules]
+            return self.confirmation(
+                request, queryset, "pause.html", title % {"count": len(names)}, form=form, names=names
+            )
+        reason = form.cleaned_data["reason"]
+        paused = [schedule for schedule in schedules if Schedule.objects.pause(schedule.name, reason)]
+        log = _("Paused: %(reason)s") % {"reason": reason} if reason else _("Paused.")
+        self._report(request, paused, len(schedules), log)
+        return None
+
+    @admin.action(permissions=["operate"], description=gettext_lazy("Resume selected schedules"))
+    def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
+        schedules = list(queryset)
+        resumed = [schedule for schedule in schedules if Schedule.objects.resume(schedule.name)]
+        self._report(request, resumed, len(schedules), _("Resumed."))
+
+    def _report(self, request: HttpRequest, changed: Sequence[Schedule], selected: int, log: str) -> None:
+        for schedule in changed:
+            self.log_change(request, schedule, log)
+        if changed:
+            text = ngettext(
+                "%(count)d schedule was changed: %(log)s", "%(count)d schedules were changed: %(log)s", len(changed)
+            )
+            self.message_user(request, text % {"count": len(changed), "log": log}, messages.SUCCESS)
+        left = selected - len(changed)
+        if left:
+            text = ngettext(
+                "%(count)d schedule was left as it was: it is in that state already.",
+                "%(count)d schedules were left as they were: they are in that state already.",
+                left,
+            )
+            self.message_user(request, text % {"count": left}, messages.WARNING)
+
+
+def status_of(schedule: Any) -> str:
+    """Return badges that say whether the schedule is enabled, paused or broken, and why."""
+    parts = [] if schedule.enabled else [display.with_note(display.badge(_("paused"), "warn"), schedule.paused_reason)]
+    if schedule.problem:
+        parts.append(display.with_note(display.badge(_("problem"), "bad"), schedule.problem))
+    elif schedule.enabled and schedule.next_run_at is None:
+        parts.append(display.badge(_("ended")))
+    return format_html_join(" ", "{}", ((part,) for part in parts or [display.badge(_("enabled"))]))

@@ -1,0 +1,89 @@
+"""The forms of a schedule's pages: its settings and its pause. What may be stored is said by the model's ``clean``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.conf import settings
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..models import Queue, Schedule
+from ..models.schedule_problems import SETTINGS
+from ..task import declared_tasks
+
+class ArgumentsField(forms.JSONField):
+    """JSON arguments; an empty field is no arguments."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "cols": 60, "spellcheck": "false"})
+
+    def __init__(self, *, nothing: type, **kwargs: Any) -> None:
+        super().__init__(required=False, **kwargs)
+        self._nothing = nothing
+
+    def clean(self, value: Any) -> Any:
+        cleaned = super().clean(value)
+        return self._nothing() if cleaned is None else cleaned
+
+
+class ScheduleForm(forms.ModelForm):
+    task_path = forms.ChoiceField(label=gettext_lazy("Task"))
+    args = ArgumentsField(
+        label=gettext_lazy("Positional arguments"),
+        nothing=list,
+        initial=list,
+        help_text=gettext_lazy("A JSON list, such as [1, “text”] with straight quotes. Empty: none."),
+    )
+    kwargs = ArgumentsField(
+        label=gettext_lazy("Keyword arguments"),
+        nothing=dict,
+        initial=dict,
+        help_text=gettext_lazy("A JSON object of names and values. Empty: none."),
+    )
+    timezone = forms.ChoiceField(
+        label=gettext_lazy("Time zone"), help_text=gettext_lazy("Of the expression: its hours are those of this zone.")
+    )
+    queue_name = forms.ChoiceField(label=gettext_lazy("Queue"), required=False)
+
+    class Meta:
+        model = Schedule
+        fields = ("name", *(setting for setting in SETTINGS if setting != "enabled"))
+        widgets = {"cron": forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false"})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        row = self.instance
+        self._offer("task_path", _tasks(), row.task_path, [("", "---------")])
+        self._offer("timezone", [(name, name) for name in sorted(available_timezones())], row.timezone, [])
+        queues = [(name, name) for name in Queue.objects.values_list("name", flat=True)]
+        self._offer("queue_name", queues, row.queue_name, [("", _("as the task says"))])
+        if not row.pk and "timezone" in self.fields:
+            self.fields["timezone"].initial = row.timezone or settings.TIME_ZONE
+
+    def _offer(
+        self, name: str, choices: list[tuple[str, str]], stored: str, first: Iterable[tuple[str, str]]
+    ) -> None:
+        """Offer the choices, and what is stored even if it is none of them: a page that is sent back says the same."""
+        if name not in self.fields:
+            return
+        known = {value for value, _label in choices}
+        gone = [(stored, _("%(name)s (not there any more)") % {"name": stored})] if stored and stored not in known else []
+        field: Any = self.fields[name]
+        field.choices = [*first, *gone, *choices]
+
+
+def _tasks() -> list[tuple[str, str]]:
+    return [(path, path) for path in declared_tasks()]
+
+
+class PauseForm(forms.Form):
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        max_length=255,
+        required=False,
+        help_text=gettext_lazy("Shown to everybody who looks at the schedule."),
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
