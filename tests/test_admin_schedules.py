@@ -16,7 +16,6 @@ from django_jobs.admin import schedule_runs
 from django_jobs.models import Job, Schedule
 from django_jobs.states import JobState
 
-from .rows import claim, outcome, start_worker, write
 from .visitor import JOBS, SCHEDULES, act, buttons_of, log, messages_of, press, rows_of, staff, superuser, text_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -91,7 +90,7 @@ def settings_of(name: str = "nightly") -> dict[str, Any]:
 def run_of(row: Schedule, scheduled_for: datetime, state: JobState = JobState.READY, **columns: Any) -> Job:
     """Return a job of the schedule as it looks after a run; written past the verbs, because times are given."""
     job = Job.objects.create(task_path=row.task_path, schedule=row, scheduled_for=scheduled_for, **columns)
-    Job.objects.filter(pk=job.pk).update(**{"state": state})
+    Job.objects.filter(pk=job.pk).update(state=state)
     return job
 
 
@@ -113,7 +112,14 @@ def values_on(response: Any) -> dict[str, Any]:
 def test_the_list_shows_when_a_schedule_runs_and_how_its_last_runs_ended(browser: Client) -> None:
     row = schedule(timezone="Europe/Paris")
     Schedule.objects.update(next_run_at=datetime(2100, 1, 2, 1, 30, tzinfo=UTC), last_run_at=NOON, late=2)
-    states = [JobState.READY, JobState.RUNNING, JobState.FAILED, JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED]
+    states = [
+        JobState.READY,
+        JobState.RUNNING,
+        JobState.FAILED,
+        JobState.SUCCEEDED,
+        JobState.CANCELLED,
+        JobState.FAILED,
+    ]
     jobs = [run_of(row, NOON - timedelta(hours=hours), state) for hours, state in enumerate(states)]
 
     response = browser.get(SCHEDULES)
@@ -126,7 +132,7 @@ def test_the_list_shows_when_a_schedule_runs_and_how_its_last_runs_ended(browser
     assert cells["next"].startswith("2100-01-02 01:30:00 in ")
     assert cells["last"] == "2026-11-20 12:00:00"
     # The newest first, and five at the most.
-    assert cells["outcomes"] == "Ready Running Failed Succeeded Cancelled"
+    assert cells["outcomes"] == "ready running failed succeeded cancelled"
     assert cells["late"] == "2"
     links = [f'href="{JOBS}{job.pk}/change/"' in response.content.decode() for job in jobs]
     assert links == [True] * 5 + [False]
@@ -308,7 +314,7 @@ def test_an_empty_form_needs_no_more_than_a_name_a_task_and_a_time(browser: Clie
     ("fields", "reasons"),
     [
         ({"name": ""}, ["This field is required"]),
-        ({"name": "x" * 101}, ["at most 100 characters"]),
+        ({"name": "x" * 256}, ["at most 255 characters"]),
         ({"task_path": GONE}, [GONE]),
         ({"task_path": "os.system"}, ["os.system"]),
         ({"task_path": ""}, ["This field is required"]),
@@ -321,7 +327,7 @@ def test_an_empty_form_needs_no_more_than_a_name_a_task_and_a_time(browser: Clie
         ({"kwargs": '{"a": 1}'}, ["'a'"]),
         ({"args": '["\\u0000"]'}, ["NUL"]),
         ({"cron": "every day"}, ["every day"]),
-        ({"cron": "0 0 31 2 *"}, ["never comes"]),
+        ({"cron": "0 0 31 2 *"}, ["can never occur"]),
         ({"cron": "61 * * * *"}, ["61"]),
         ({"cron": "* * * *"}, ["4 fields"]),
         ({"cron": "@reboot"}, ["@reboot"]),
@@ -403,7 +409,7 @@ def test_a_refused_expression_has_no_next_runs_and_harms_nothing(browser: Client
 
     text = text_of(browser.post(page(row), FORM | {"cron": "0 0 31 2 *"}))
 
-    assert "never comes" in text
+    assert "can never occur" in text
     assert saved(row).cron == "30 2 * * *"
 
 
@@ -425,8 +431,8 @@ def test_the_page_shows_the_last_runs_with_their_times(browser: Client) -> None:
 
     text = text_of(browser.get(page(row)))
 
-    assert f"{waiting.pk} Ready 2026-11-21 12:00:00 - - -" in text
-    assert f"{late.pk} Succeeded 2026-11-20 12:00:00 2026-11-20 12:01:30 1 min 30 s 2 min 0 s" in text
+    assert f"{waiting.pk} ready 2026-11-21 12:00:00 - - -" in text
+    assert f"{late.pk} succeeded 2026-11-20 12:00:00 2026-11-20 12:01:30 1 min 30 s 2 min 0 s" in text
     assert text.index("2026-11-21 12:00:00") < text.index("2026-11-20 12:00:00")
 
 
@@ -462,15 +468,54 @@ def test_a_job_without_a_schedule_shows_none(browser: Client) -> None:
 # Declared in code
 
 
-def test_a_schedule_of_the_code_says_so_and_keeps_what_the_code_owns(browser: Client) -> None:
-    row = schedule()
-    Schedule.objects.update(is_declared=True)
+DECLARED = {"nightly": {"task": "tests.tasks.add", "cron": "30 2 * * *", "args": [1]}}
+
+
+def declared_by_settings(settings: Any) -> Schedule:
+    settings.DJANGO_JOBS = {"SCHEDULES": DECLARED}
+    Schedule.objects.declare_all()
+    return Schedule.objects.get(name="nightly")
+
+
+def test_a_schedule_of_the_code_says_so_and_what_the_code_owns_is_not_edited(browser: Client, settings: Any) -> None:
+    row = declared_by_settings(settings)
 
     response = browser.get(page(row))
-    browser.post(page(row), FORM | {"cron": "15 7 * * *"})
+    browser.post(page(row), FORM | {"cron": "15 7 * * *", "args": "[5]"})
 
-    assert "which own" in text_of(response)
-    assert saved(row).cron == "30 2 * * *"
+    assert "the code or the settings, which own its task, positional arguments, cron expression:" in text_of(response)
+    assert not {"task_path", "args", "cron", "name"} & set(response.context["adminform"].form.fields)
+    assert (saved(row).cron, saved(row).args) == ("30 2 * * *", [1])
+    assert (saved(row).timezone, saved(row).priority) == ("Europe/Paris", 7)
+
+
+def test_an_edit_and_a_pause_survive_the_next_start_of_a_worker(browser: Client, settings: Any) -> None:
+    row = declared_by_settings(settings)
+    browser.post(page(row), FORM)
+    press(browser, "pause", row, at=SCHEDULES, post="yes")
+
+    Schedule.objects.declare_all()
+
+    assert (saved(row).enabled, saved(row).priority, saved(row).timezone) == (False, 7, "Europe/Paris")
+
+
+def test_what_is_wrong_with_a_field_of_the_code_is_said_on_the_page(browser: Client, settings: Any) -> None:
+    row = declared_by_settings(settings)
+    Schedule.objects.update(task_path=GONE)
+
+    response = browser.post(page(row), FORM)
+
+    assert GONE in str(response.context["adminform"].form.non_field_errors())
+    assert saved(row).priority is None
+
+
+def test_a_schedule_that_the_code_declares_no_more_says_so_and_may_be_edited(browser: Client, settings: Any) -> None:
+    row = declared_by_settings(settings)
+    settings.DJANGO_JOBS = {}
+    Schedule.objects.declare_all()
+
+    assert listed(browser)["nightly"]["status"].startswith("problem Nothing in the code")
+    assert "cron" in browser.get(page(row)).context["adminform"].form.fields
 
 
 # Actions
@@ -601,6 +646,8 @@ def test_names_and_reasons_are_shown_as_text(browser: Client) -> None:
 
     pages = [browser.get(at).content.decode() for at in (SCHEDULES, page(row), f"{JOBS}{job.pk}/change/")]
     pages.append(browser.post(SCHEDULES, {"action": "pause", "_selected_action": row.pk}).content.decode())
-    pages.append(browser.post(SCHEDULES, {"action": "run_now", "_selected_action": row.pk}, follow=True).content.decode())
+    pages.append(
+        browser.post(SCHEDULES, {"action": "run_now", "_selected_action": row.pk}, follow=True).content.decode()
+    )
 
     assert [SCRIPT in content for content in pages] == [False] * 5

@@ -14,9 +14,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from .. import conf
 from ..exceptions import JobsError
 from ..models import Schedule
 from ..models.schedule_history import last_jobs
+from ..models.schedule_problems import SETTINGS
 from . import display
 from .filters import ScheduleStatusFilter, TaskFilter
 from .page import RowAdmin
@@ -64,7 +66,7 @@ class ScheduleAdmin(RowAdmin):
     )
     list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
     search_fields = ("name", "task_path")
-    readonly_fields = ("status", "origin", "words_now", "upcoming", "last_run", "late_starts")
+    readonly_fields = ("status", "origin", "words_now", "upcoming", "next_run", "last_run", "counts")
     settings_fieldsets = (
         (gettext_lazy("Task"), {"fields": ("task_path", "args", "kwargs", ("queue_name", "priority"))}),
         (
@@ -74,13 +76,25 @@ class ScheduleAdmin(RowAdmin):
         (gettext_lazy("Overlap and downtime"), {"fields": ("overlap", ("catch_up", "catch_up_limit"))}),
     )
     fieldsets = (
-        (None, {"fields": ("name", "status", "origin", ("last_run", "late_starts"))}),
+        (None, {"fields": ("name", "status", "origin", ("next_run", "last_run", "counts"))}),
         *settings_fieldsets,
     )
     add_fieldsets = ((None, {"fields": ("name",)}), *settings_fieldsets)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.add_fieldsets if obj is None else self.fieldsets
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Logs and code know a schedule by its name, so that stays; so does what the code sets at each start."""
+        return self.readonly_fields if obj is None else (*self.readonly_fields, "name", *owned_by_code(obj))
+
+    def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
+        edited = {name: form.cleaned_data[name] for name in form.changed_data} if change else {}
+        if not change:
+            obj.save(using=conf.database())
+        elif edited:
+            # Only what was edited, in the row as it is now: a pause or a firing of the meantime stays.
+            Schedule.objects.declare(obj.name, upsert=True, **edited)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScheduleChangeList]:
         return ScheduleChangeList
@@ -101,24 +115,25 @@ class ScheduleAdmin(RowAdmin):
     def status(self, schedule: Any) -> str:
         return status_of(schedule)
 
-    @admin.display(description=gettext_lazy("declared in"))
+    @admin.display(description=gettext_lazy("declared by"))
     def origin(self, schedule: Schedule) -> str:
         if not schedule.is_declared:
-            return _("the admin or by code at run time")
+            return _("people: everything is edited here")
+        names = [str(Schedule._meta.get_field(name).verbose_name) for name in owned_by_code(schedule)]
         return _(
-            "the code or the settings, which own all fields that are not edited here: the next start of a worker sets "
-            "them again. A pause stays."
-        )
+            "the code or the settings, which own its %(names)s: a worker sets them when it starts. The rest is edited "
+            "here, and a pause stays."
+        ) % {"names": ", ".join(names)}
 
     @admin.display(description=gettext_lazy("expression"))
     def expression(self, schedule: Schedule) -> str:
         if schedule.run_at is not None and not schedule.cron:
             return format_html(_("once, at {time}"), time=display.moment(schedule.run_at))
-        return display.with_note(schedule.cron, schedule.words)
+        return display.with_note(schedule.cron, _words_of(schedule))
 
     @admin.display(description=gettext_lazy("in words"))
     def words_now(self, schedule: Schedule) -> str:
-        return schedule.words or display.EMPTY
+        return _words_of(schedule) or display.EMPTY
 
     @admin.display(description=gettext_lazy("next five runs"))
     def upcoming(self, schedule: Schedule) -> str:
@@ -146,6 +161,11 @@ class ScheduleAdmin(RowAdmin):
     def late_starts(self, schedule: Schedule) -> str:
         return display.badge(schedule.late, "warn") if schedule.late else "0"
 
+    @admin.display(description=gettext_lazy("late, missed, skipped"))
+    def counts(self, schedule: Schedule) -> str:
+        numbers = {"late": schedule.late, "missed": schedule.missed, "skipped": schedule.skipped}
+        return _("%(late)d late, %(missed)d missed, %(skipped)d skipped") % numbers
+
     def _job_badge(self, job: Any) -> str:
         url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[job.pk])
         badge = display.state_badge(job.state, job.get_state_display())
@@ -162,10 +182,17 @@ class ScheduleAdmin(RowAdmin):
                 text = _("“%(name)s” was not run: %(reason)s") % {"name": schedule.name, "reason": error}
                 self.message_user(request, text, messages.ERROR)
                 continue
-            self.log_change(request, schedule, _("Run now: job %(id)s.") % {"id": result.id})
-            url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[result.id])
-            text = format_html(_("“{}” runs now, as <a href=\"{}\">job {}</a>."), schedule.name, url, result.id)
-            self.message_user(request, text, messages.SUCCESS)
+            self._report_run(request, schedule, result)
+
+    def _report_run(self, request: HttpRequest, schedule: Schedule, result: Any) -> None:
+        url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[result.id])
+        if not result.is_new:
+            text = _('“{}” was not run: <a href="{}">job {}</a> has its unique key.')
+            self.message_user(request, format_html(text, schedule.name, url, result.id), messages.WARNING)
+            return
+        self.log_change(request, schedule, _("Run now: job %(id)s.") % {"id": result.id})
+        text = _('“{}” runs now, as <a href="{}">job {}</a>.')
+        self.message_user(request, format_html(text, schedule.name, url, result.id), messages.SUCCESS)
 
     @admin.action(permissions=["operate"], description=gettext_lazy("Pause selected schedules"))
     def pause(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
@@ -205,6 +232,17 @@ class ScheduleAdmin(RowAdmin):
                 left,
             )
             self.message_user(request, text % {"count": left}, messages.WARNING)
+
+
+def owned_by_code(schedule: Schedule) -> list[str]:
+    """Return the settings that the code or the project's settings give, and set again whenever a worker starts."""
+    given = schedule.declaration if schedule.is_declared and schedule.withdrawn_at is None else None
+    # Whether it is enabled is said once by code, and then by people.
+    return [name for name in SETTINGS if name != "enabled" and name in given] if isinstance(given, list) else []
+
+
+def _words_of(schedule: Schedule) -> str:
+    return "" if schedule.has_bad_times else schedule.words
 
 
 def status_of(schedule: Any) -> str:

@@ -8,12 +8,17 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Queue, Schedule
 from ..models.schedule_problems import SETTINGS
 from ..task import declared_tasks
+
+# Fields of which the model judges one by the others.
+_TOGETHER = ({"task_path", "args", "kwargs"}, {"cron", "run_at"})
+
 
 class ArgumentsField(forms.JSONField):
     """JSON arguments; an empty field is no arguments."""
@@ -35,13 +40,13 @@ class ScheduleForm(forms.ModelForm):
         label=gettext_lazy("Positional arguments"),
         nothing=list,
         initial=list,
-        help_text=gettext_lazy("A JSON list, such as [1, “text”] with straight quotes. Empty: none."),
+        help_text=gettext_lazy('A JSON list, such as [1, "text"]. Empty: none.'),
     )
     kwargs = ArgumentsField(
         label=gettext_lazy("Keyword arguments"),
         nothing=dict,
         initial=dict,
-        help_text=gettext_lazy("A JSON object of names and values. Empty: none."),
+        help_text=gettext_lazy('A JSON object, such as {"country": "FR"}. Empty: none.'),
     )
     timezone = forms.ChoiceField(
         label=gettext_lazy("Time zone"), help_text=gettext_lazy("Of the expression: its hours are those of this zone.")
@@ -63,14 +68,32 @@ class ScheduleForm(forms.ModelForm):
         if not row.pk and "timezone" in self.fields:
             self.fields["timezone"].initial = row.timezone or settings.TIME_ZONE
 
-    def _offer(
-        self, name: str, choices: list[tuple[str, str]], stored: str, first: Iterable[tuple[str, str]]
-    ) -> None:
+    def clean_jitter(self) -> float:
+        return self.cleaned_data["jitter"] or 0.0
+
+    def add_error(self, field: Any, error: Any) -> None:
+        """Add what the model says too: of fields that the page shows and does not edit, and of none that has failed already."""
+        problems = getattr(error, "error_dict", {})
+        told = set(self.errors)
+        for together in _TOGETHER:
+            # What the model says of these follows from the one that failed.
+            told |= together if told & together else set()
+        for name in [name for name in problems if name != NON_FIELD_ERRORS and field is None]:
+            if name in told:
+                del problems[name]
+            elif name not in self.fields:
+                problems.setdefault(NON_FIELD_ERRORS, []).extend(problems.pop(name))
+        if problems or not hasattr(error, "error_dict"):
+            super().add_error(field, error)
+
+    def _offer(self, name: str, choices: list[tuple[str, str]], stored: str, first: Iterable[tuple[str, str]]) -> None:
         """Offer the choices, and what is stored even if it is none of them: a page that is sent back says the same."""
         if name not in self.fields:
             return
         known = {value for value, _label in choices}
-        gone = [(stored, _("%(name)s (not there any more)") % {"name": stored})] if stored and stored not in known else []
+        gone = (
+            [(stored, _("%(name)s (not there any more)") % {"name": stored})] if stored and stored not in known else []
+        )
         field: Any = self.fields[name]
         field.choices = [*first, *gone, *choices]
 

@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
+from .. import conf
 from ..models import Schedule
+from ..models.database import database_now
 from ..models.schedule_history import last_jobs, moment_of
 from . import display
 
@@ -26,10 +28,10 @@ class ShownRun(NamedTuple):
 
 
 def next_runs(schedule: Schedule) -> str:
-    """Return the next runs, in the schedule's zone, as a list; what stands in the way if there are none."""
-    if schedule.problem:
-        return schedule.problem
-    runs = schedule.next_runs(MOST_NEXT)
+    """Return the next runs, in the schedule's zone, as a list. Of a form that was refused: of what was typed."""
+    if schedule.has_bad_times or schedule.withdrawn_at is not None:
+        return display.EMPTY
+    runs = schedule.next_runs(MOST_NEXT, after=database_now(conf.database()))
     if not runs:
         return _("It never runs again.")
     zone = ZoneInfo(schedule.timezone)
@@ -38,7 +40,7 @@ def next_runs(schedule: Schedule) -> str:
 
 def _in_zone(run: datetime, zone: ZoneInfo) -> str:
     local = run.astimezone(zone)
-    return format_html('<time datetime="{}">{:%a %Y-%m-%d %H:%M:%S %Z}</time>', local.isoformat(), local)
+    return format_html('<time datetime="{}">{}</time>', local.isoformat(), f"{local:%a %Y-%m-%d %H:%M:%S %Z}")
 
 
 def last_runs(schedule: Schedule) -> dict[str, Any]:

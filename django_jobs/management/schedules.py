@@ -14,6 +14,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError, transaction
 
 from django_jobs import conf
+from django_jobs.exceptions import DuplicateJob
 from django_jobs.management.section import (
     CODES,
     NOTHING_DONE,
@@ -31,6 +32,8 @@ from django_jobs.models.schedule_problems import SETTINGS
 
 # What ``add`` takes and ``show`` shows, by the name of the column.
 COLUMNS = tuple(setting for setting in SETTINGS if setting != "enabled")
+_ARGS = "arguments"
+_DESTINATIONS = {column: _ARGS if column == "args" else column for column in COLUMNS}
 LISTED_RUNS, SHOWN_RUNS, NEXT_RUNS = 5, 20, 5
 
 
@@ -70,23 +73,29 @@ class ScheduleCommands(Section):
     def run(self, options: Options) -> None:
         with explained():
             schedule = _find(options["name"])
-            result = Schedule.objects.run_now(schedule.name)
+            try:
+                result = Schedule.objects.run_now(schedule.name)
+            except DuplicateJob as error:
+                raise CommandError(str(error), returncode=NOTHING_DONE) from error
+        if not result.is_new:
+            text = f"Schedule {schedule.name!r} was not run: job {result.id} has its unique key."
+            raise CommandError(text, returncode=NOTHING_DONE)
         told = {"name": schedule.name, "job": int(result.id)}
         self.say(options, told, f"Schedule {schedule.name!r} runs now, as job {result.id}.")
 
     def enable(self, options: Options) -> None:
         with explained():
-            changed = Schedule.objects.resume(options["name"])
+            changed = Schedule.objects.resume(_find(options["name"]).name)
         self._say_changed(options, "enabled", changed)
 
     def disable(self, options: Options) -> None:
         with explained():
-            changed = Schedule.objects.pause(options["name"], options["reason"])
+            changed = Schedule.objects.pause(_find(options["name"]).name, options["reason"])
         self._say_changed(options, "disabled", changed)
 
     def add(self, options: Options) -> None:
         name = options["name"]
-        given = {setting: options[setting] for setting in COLUMNS if setting in options}
+        given = {column: options[flag] for column, flag in _DESTINATIONS.items() if flag in options}
         schedule = Schedule(name=name, **given)
         with explained():
             if Schedule.objects.filter(name=name).exists():
@@ -109,14 +118,15 @@ class ScheduleCommands(Section):
             schedule = _find(name)
             schedule.delete(using=conf.database())
         told = {"name": name, "is_declared": schedule.is_declared}
-        back = " The code or the settings declare it: it comes back when a worker starts." if told["is_declared"] else ""
+        back = (
+            " The code or the settings declare it: it comes back when a worker starts." if told["is_declared"] else ""
+        )
         self.say(options, told, f"Schedule {name!r} was deleted; its jobs stay.{back}")
 
     def _say_changed(self, options: Options, verb: str, changed: bool) -> None:
         name = options["name"]
         self.say(options, {"name": name, verb: changed}, f"Schedule {name!r} was {verb}." if changed else "")
         if not changed:
-            _find(name)
             raise CommandError(f"Schedule {name!r} is {verb} already.", returncode=NOTHING_DONE)
 
 
@@ -155,7 +165,8 @@ def _add_settings(parser: CommandParser) -> None:
     when.add_argument("--cron", metavar="EXPR", default=argparse.SUPPRESS, help="When: '30 2 * * *', '@hourly'.")
     when.add_argument("--at", dest="run_at", type=moment, metavar="ISO", default=argparse.SUPPRESS, help="Once, then.")
     add("--timezone", "Whose hours the expression means. Default: the project's.", metavar="ZONE")
-    add("--args", "Positional arguments: a JSON list.", type=_json(list, "list"), metavar="JSON")
+    # Django's commands have another use for "args".
+    add("--args", "Positional arguments: a JSON list.", dest=_ARGS, type=_json(list, "list"), metavar="JSON")
     add("--kwargs", "Keyword arguments: a JSON object.", type=_json(dict, "object"), metavar="JSON")
     add("--queue", "Default: the task's.", dest="queue_name", metavar="NAME")
     add("--priority", "Default: the task's.", type=int, metavar="N")
@@ -189,10 +200,12 @@ def _row(schedule: Schedule, runs: Iterable[Any]) -> dict[str, Any]:
         "enabled": schedule.enabled,
         "paused_reason": "" if schedule.enabled else schedule.paused_reason,
         "problem": schedule.problem,
-        "words": schedule.words,
+        "words": "" if schedule.has_bad_times else schedule.words,
         "next_run_at": schedule.next_run_at if schedule.enabled else None,
         "last_run_at": schedule.last_run_at,
         "late": schedule.late,
+        "missed": schedule.missed,
+        "skipped": schedule.skipped,
         "is_declared": schedule.is_declared,
         "last_runs": [{"job": run.pk, "state": str(run.state), "scheduled_for": run.scheduled_for} for run in runs],
         "settings": {name: getattr(schedule, name) for name in COLUMNS},
@@ -201,7 +214,7 @@ def _row(schedule: Schedule, runs: Iterable[Any]) -> dict[str, Any]:
 
 def _next_runs(schedule: Schedule) -> list[datetime]:
     """Return the next runs in the zone of the schedule."""
-    if schedule.problem:
+    if schedule.has_bad_times:
         return []
     zone = ZoneInfo(schedule.timezone)
     return [run.astimezone(zone) for run in schedule.next_runs(NEXT_RUNS)]
@@ -247,7 +260,7 @@ def _page(told: dict[str, Any]) -> str:
     for name, value in told["settings"].items():
         if value not in ("", None):
             lines.append(f"  {name:<15}{_time(value) if isinstance(value, datetime) else value}")
-    lines.append(f"  {'late starts':<15}{told['late']}")
+    lines += [f"  {name:<15}{told[name]}" for name in ("late", "missed", "skipped")]
     lines += ["Next runs", *(f"  {_time(run)}" for run in told["next_runs"])]
     lines += ["Last runs", *(f"  {_moment(run)}  job {run['job']}: {run['state']}" for run in told["last_runs"])]
     return "\n".join(lines)

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.db.models import Max
-
 from django_jobs.models import Job
 from django_jobs.states import FINISHED
 
