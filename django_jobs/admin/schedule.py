@@ -67,7 +67,8 @@ class ScheduleAdmin(RowAdmin):
     list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
     search_fields = ("name", "task_path")
     readonly_fields = ("status", "origin", "words_now", "upcoming", "next_run", "last_run", "counts")
-    settings_fieldsets = (
+    fieldsets = (
+        (None, {"fields": ("name", "status", "origin", ("next_run", "last_run", "counts"))}),
         (gettext_lazy("Task"), {"fields": ("task_path", "args", "kwargs", ("queue_name", "priority"))}),
         (
             gettext_lazy("When"),
@@ -75,11 +76,7 @@ class ScheduleAdmin(RowAdmin):
         ),
         (gettext_lazy("Overlap and downtime"), {"fields": ("overlap", ("catch_up", "catch_up_limit"))}),
     )
-    fieldsets = (
-        (None, {"fields": ("name", "status", "origin", ("next_run", "last_run", "counts"))}),
-        *settings_fieldsets,
-    )
-    add_fieldsets = ((None, {"fields": ("name",)}), *settings_fieldsets)
+    add_fieldsets = ((None, {"fields": ("name",)}), *fieldsets[1:])
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.add_fieldsets if obj is None else self.fieldsets
@@ -119,7 +116,8 @@ class ScheduleAdmin(RowAdmin):
     def origin(self, schedule: Schedule) -> str:
         if not schedule.is_declared:
             return _("people: everything is edited here")
-        names = [str(Schedule._meta.get_field(name).verbose_name) for name in owned_by_code(schedule)]
+        fields: dict[str, Any] = {field.name: field for field in Schedule._meta.fields}
+        names = [str(fields[name].verbose_name) for name in owned_by_code(schedule)]
         return _(
             "the code or the settings, which own its %(names)s: a worker sets them when it starts. The rest is edited "
             "here, and a pause stays."

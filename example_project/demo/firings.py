@@ -40,4 +40,5 @@ class Firings:
 
 def line_of(job: Any) -> str:
     """Return what became of a job of a schedule, in a line."""
-    return f"  schedule “{job.schedule}” fired for {job.scheduled_for:%H:%M:%S} UTC: job {job.pk} {job.state}"
+    when = f"for {job.scheduled_for:%H:%M:%S} UTC" if job.scheduled_for else "by hand"
+    return f"  schedule “{job.schedule}” fired {when}: job {job.pk} {job.state}"
