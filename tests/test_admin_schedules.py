@@ -16,6 +16,7 @@ from django_jobs.admin import schedule_runs
 from django_jobs.models import Job, Schedule
 from django_jobs.states import JobState
 
+from .unique_tasks import ship
 from .visitor import JOBS, SCHEDULES, act, buttons_of, log, messages_of, press, rows_of, staff, superuser, text_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -57,7 +58,7 @@ STORED = {
     "start_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     "end_at": datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC),
 }
-COLUMNS = ("name", "status", "task", "expression", "zone", "next", "last", "outcomes", "late")
+COLUMNS = ("name", "status", "expression", "next", "last", "outcomes", "late", "task")
 
 
 @pytest.fixture
@@ -127,8 +128,7 @@ def test_the_list_shows_when_a_schedule_runs_and_how_its_last_runs_ended(browser
     [cells] = [dict(zip(COLUMNS, cells, strict=True)) for cells in rows_of(response)]
     assert cells["status"] == "enabled"
     assert cells["task"] == "tests.tasks.noop"
-    assert cells["expression"] == "30 2 * * * At 02:30"
-    assert cells["zone"] == "Europe/Paris"
+    assert cells["expression"] == "30 2 * * * At 02:30 (Europe/Paris)"
     assert cells["next"].startswith("2100-01-02 01:30:00 in ")
     assert cells["last"] == "2026-11-20 12:00:00"
     # The newest first, and five at the most.
@@ -401,6 +401,7 @@ def test_a_refused_form_still_shows_the_words_and_the_next_runs_of_what_was_type
     assert "At 02:30" in added
     assert added.count("02:30:00 CE") == 5
     assert "At 07:15" in changed
+    assert "Status: enabled" in changed
     assert changed.count("07:15:00 CE") == 5
 
 
@@ -414,6 +415,19 @@ def test_a_refused_expression_has_no_next_runs_and_harms_nothing(browser: Client
 
 
 # What ran last
+
+
+def test_runs_that_a_person_asked_for_are_among_the_last_ones(browser: Client) -> None:
+    row = schedule()
+    fired = [run_of(row, timezone.now() - timedelta(days=days), JobState.FAILED) for days in range(5)]
+    result = Schedule.objects.run_now("nightly")
+    Job.objects.filter(pk=fired[0].pk).delete()
+
+    cells, text = listed(browser)["nightly"], text_of(browser.get(page(row)))
+
+    assert cells["outcomes"] == "ready failed failed failed failed"
+    assert f"{result.id} ready by hand" in text
+    assert "by hand" in text_of(browser.get(f"{JOBS}{result.id}/change/"))
 
 
 def test_the_page_shows_the_last_runs_with_their_times(browser: Client) -> None:
@@ -542,6 +556,18 @@ def test_selected_schedules_are_run_now_and_one_that_cannot_says_why(browser: Cl
     assert Job.objects.get().schedule_id == good.pk
     assert [GONE in text for text in sorted(told)] == [False, True] or any(GONE in text for text in told)
     assert [name for name, _text in log()] == ["good"]
+
+
+def test_a_schedule_whose_job_waits_already_is_not_run_twice(browser: Client) -> None:
+    row = schedule(task_path=ship.path, args=[7])
+    Schedule.objects.run_now("nightly")
+    waiting = Job.objects.get()
+
+    told = press(browser, "run_now", row, at=SCHEDULES)
+
+    assert f"job {waiting.pk}</a> has its unique key" in told[0]
+    assert Job.objects.count() == 1
+    assert log() == []
 
 
 def test_a_pause_asks_for_a_reason_first(browser: Client) -> None:

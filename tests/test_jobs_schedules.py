@@ -17,6 +17,7 @@ from django_jobs.models import Job, Schedule
 from django_jobs.states import JobState
 
 from .processes import Command
+from .unique_tasks import ship, ship_once
 
 pytestmark = pytest.mark.django_db
 
@@ -171,6 +172,17 @@ def test_a_schedule_is_run_now_and_keeps_its_times() -> None:
     assert (job.args, job.schedule_id, job.state) == ([1, 2], row.pk, JobState.READY)
     assert told == f"Schedule 'nightly' runs now, as job {job.pk}.\n"
     assert nightly().next_run_at == row.next_run_at
+
+
+@pytest.mark.parametrize("task", [ship, ship_once])
+def test_a_schedule_whose_job_waits_already_is_not_run_twice(task: Any) -> None:
+    schedule(task_path=task.path, args=[7])
+    Schedule.objects.run_now("nightly")
+
+    told = refused("run", "nightly")
+
+    assert told[0] == 1
+    assert f"job {Job.objects.get().pk}" in told[1].lower().replace("#", "")
 
 
 def test_a_schedule_is_disabled_and_enabled() -> None:

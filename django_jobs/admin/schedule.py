@@ -33,6 +33,8 @@ class ScheduleChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = with_last_jobs(list(self.result_list))
+        for schedule in self.result_list:
+            schedule.stored_problem = schedule.problem
 
 
 def with_last_jobs(schedules: Sequence[Any]) -> Sequence[Any]:
@@ -56,13 +58,12 @@ class ScheduleAdmin(RowAdmin):
     list_display = (
         "name",
         "status",
-        "task_path",
         "expression",
-        "timezone",
         "next_run",
         "last_run",
         "last_outcomes",
         "late_starts",
+        "task_path",
     )
     list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
     search_fields = ("name", "task_path")
@@ -96,6 +97,13 @@ class ScheduleAdmin(RowAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScheduleChangeList]:
         return ScheduleChangeList
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
+        schedule = super().get_object(request, object_id, from_field)
+        if schedule is not None:
+            # A form that is refused has changed the object by the time it is shown again.
+            schedule.stored_problem = schedule.problem
+        return schedule
+
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("obj") is not None:
             context |= last_runs(kwargs["obj"])
@@ -103,7 +111,7 @@ class ScheduleAdmin(RowAdmin):
 
     def offers(self, name: str, row: Any) -> bool:
         if name == "run_now":
-            return not row.problem
+            return not row.stored_problem
         return bool(row.enabled) == (name == "pause")
 
     # Columns and fields
@@ -127,7 +135,7 @@ class ScheduleAdmin(RowAdmin):
     def expression(self, schedule: Schedule) -> str:
         if schedule.run_at is not None and not schedule.cron:
             return format_html(_("once, at {time}"), time=display.moment(schedule.run_at))
-        return display.with_note(schedule.cron, _words_of(schedule))
+        return display.with_note(schedule.cron, f"{_words_of(schedule)} ({schedule.timezone})".strip())
 
     @admin.display(description=gettext_lazy("in words"))
     def words_now(self, schedule: Schedule) -> str:
@@ -246,8 +254,8 @@ def _words_of(schedule: Schedule) -> str:
 def status_of(schedule: Any) -> str:
     """Return badges that say whether the schedule is enabled, paused or broken, and why."""
     parts = [] if schedule.enabled else [display.with_note(display.badge(_("paused"), "warn"), schedule.paused_reason)]
-    if schedule.problem:
-        parts.append(display.with_note(display.badge(_("problem"), "bad"), schedule.problem))
+    if schedule.stored_problem:
+        parts.append(display.with_note(display.badge(_("problem"), "bad"), schedule.stored_problem))
     elif schedule.enabled and schedule.next_run_at is None:
         parts.append(display.badge(_("ended")))
     return format_html_join(" ", "{}", ((part,) for part in parts or [display.badge(_("enabled"))]))

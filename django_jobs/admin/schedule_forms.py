@@ -9,6 +9,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS
+from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -65,6 +66,11 @@ class ScheduleForm(forms.ModelForm):
         self._offer("timezone", [(name, name) for name in sorted(available_timezones())], row.timezone, [])
         queues = [(name, name) for name in Queue.objects.values_list("name", flat=True)]
         self._offer("queue_name", queues, row.queue_name, [("", _("as the task says"))])
+        for name in ("run_at", "start_at", "end_at"):
+            if name in self.fields:
+                text = _("%(help)s By the clock of %(zone)s.")
+                values = {"help": self.fields[name].help_text, "zone": get_current_timezone_name()}
+                self.fields[name].help_text = text % values
         if not row.pk and "timezone" in self.fields:
             self.fields["timezone"].initial = row.timezone or settings.TIME_ZONE
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 
 from .. import conf
@@ -28,14 +29,14 @@ class ShownRun(NamedTuple):
 
 
 def next_runs(schedule: Schedule) -> str:
-    """Return the next runs, in the schedule's zone, as a list. Of a form that was refused: of what was typed."""
+    """Return the next runs, in the schedule's zone, a line for each. Of a form that was refused: of what was typed."""
     if schedule.has_bad_times or schedule.withdrawn_at is not None:
         return display.EMPTY
     runs = schedule.next_runs(MOST_NEXT, after=database_now(conf.database()))
     if not runs:
         return _("It never runs again.")
     zone = ZoneInfo(schedule.timezone)
-    return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((_in_zone(run, zone),) for run in runs)))
+    return format_html_join(mark_safe("<br>"), "{}", ((_in_zone(run, zone),) for run in runs))
 
 
 def _in_zone(run: datetime, zone: ZoneInfo) -> str:
