@@ -24,7 +24,9 @@ ZONES = ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Africa/Casa
 PARIS = ZoneInfo("Europe/Paris")
 
 # With a reason, what cronsim does otherwise.
-STAR = "To cronsim, as to Debian, a * in the minute or the hour makes every hour of it; here the hour's own set decides."
+STAR = (
+    "To cronsim, as to Debian, a * in the minute or the hour makes every hour of it; here the hour's own set decides."
+)
 RANGE = "To cronsim a range of all hours is a list of fixed ones; here what comes every hour is no fixed time."
 HALF = "cronsim steps by whole hours past a change of half an hour."
 EXPRESSIONS = {
