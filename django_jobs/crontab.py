@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from cron_descriptor import CasingTypeEnum, FormatError, Options, get_description
+from cron_descriptor import CasingTypeEnum, FormatError, MissingFieldError, Options, WrongArgumentError, get_description
 from croniter import CroniterBadDateError, CroniterError, croniter
 
 from .exceptions import InvalidOption
@@ -96,7 +96,7 @@ def describe(expression: str) -> str:
     options.casing_type = CasingTypeEnum.Sentence
     try:
         return str(get_description(" ".join(ordered), options))
-    except (FormatError, ValueError, KeyError, IndexError, AttributeError, TypeError):
+    except (FormatError, MissingFieldError, WrongArgumentError, LookupError, TypeError, ValueError):
         return expression
 
 
@@ -110,14 +110,10 @@ class _Clock:
         self._is_fixed = hours != ["*"] and len(set(hours)) < _EVERY_HOUR
 
     def next_after(self, moment: datetime) -> datetime | None:
-        try:
-            return self._next_after(moment)
-        except OverflowError:
-            # Past the year 9999.
-            return None
+        """Return the first moment after this one, if there is one.
 
-    def _next_after(self, moment: datetime) -> datetime | None:
-        """Walk from change to change of the zone's clock: between two, each time of the wall clock comes once."""
+        Walk from change to change of the zone's clock: between two, each time of the wall clock comes once.
+        """
         since, offset = moment, self._offset(moment)
         wall = _naive(moment + offset)
         while True:
@@ -150,7 +146,8 @@ class _Clock:
         self._times.set_current(wall, force=True)
         try:
             time: datetime = self._times.get_next(datetime)
-        except CroniterBadDateError:
+        except (CroniterBadDateError, OverflowError, ValueError):
+            # Not in fifty years, or past the year 9999.
             return None
         return time
 

@@ -20,13 +20,14 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import InterfaceError, OperationalError, connections
-from django.db.models import F
+from django.db.models import F, Q
 
 from .. import signals
 from ..exceptions import DuplicateJob
 from ..task import find_task
 from .database import as_column, as_moment, database_now, exclusive, lock_free_rows
 from .job import Job
+from .job_queryset import JobQuerySet
 from .schedule_problems import refuse_problems
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ logger = logging.getLogger("django_jobs")
 GRACE = timedelta(seconds=60)
 # So many missed moments are counted one by one; of more, what came before is only said to be as many.
 MOST_COUNTED = 5000
+# Among so many of its last jobs one is looked for that is unfinished.
+_LAST = 100
 
 
 class Fired(NamedTuple):
@@ -174,11 +177,12 @@ def _fire_each(schedules: ScheduleQuerySet, schedule: Schedule, moments: Moments
 
 def _fire_moment(schedule: Schedule, moment: datetime, now: datetime) -> Fired | None:
     """Make the job of one moment; None if the last is unfinished and must be waited for, or another has the unique key."""
-    unfinished = Job.objects.filter(schedule=schedule).unfinished()
-    if schedule.overlap == "skip" and unfinished.exists():
-        return None
-    if schedule.overlap == "replace":
-        unfinished.cancel()
+    if schedule.overlap != "allow":
+        unfinished = list(_last_jobs(schedule).values_list("pk", flat=True))
+        if unfinished and schedule.overlap == "skip":
+            return None
+        if unfinished:
+            Job.objects.filter(pk__in=unfinished).cancel()
     begin = moment + jitter_of(schedule, moment)
     try:
         result = _enqueue(schedule, begin if begin > now else None)
@@ -188,6 +192,16 @@ def _fire_moment(schedule: Schedule, moment: datetime, now: datetime) -> Fired |
         return None
     Job.objects.filter(pk=result.id).update(schedule=schedule, scheduled_for=as_column(moment))
     return Fired(int(result.id), moment)
+
+
+def _last_jobs(schedule: Schedule) -> JobQuerySet:
+    """Return its unfinished jobs: those of its last moments, and those that somebody has run by hand.
+
+    A schedule that waits for its last job, or cancels it, has no older ones; but it may have finished ones by the million.
+    """
+    jobs = Job.objects.filter(schedule=schedule)
+    last = jobs.filter(scheduled_for__isnull=False).order_by("-scheduled_for").values_list("pk", flat=True)
+    return jobs.filter(Q(pk__in=list(last[:_LAST])) | Q(scheduled_for=None)).unfinished()
 
 
 def jitter_of(schedule: Schedule, moment: datetime) -> timedelta:

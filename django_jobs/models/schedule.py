@@ -202,7 +202,7 @@ class Schedule(models.Model):
         super().clean()
         # An empty field of a form.
         self.args, self.kwargs = [] if self.args is None else self.args, {} if self.kwargs is None else self.kwargs
-        self.cron = self.cron.strip()
+        self.cron = self.cron.strip() if isinstance(self.cron, str) else self.cron
         problems = problems_of(self.settings())
         if not problems and self._has_passed():
             problems["run_at"] = "has passed."

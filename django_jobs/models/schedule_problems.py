@@ -12,13 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
+from django.utils import timezone
+
 from .. import conf
 from ..arguments import clean_arguments, refuse_call
-from ..compat import DjangoTask
+from ..compat import DjangoTask, InvalidTask, InvalidTaskBackend
 from ..crontab import validate
 from ..exceptions import InvalidArgument, InvalidOption, UnknownTask
 from ..options import LONGEST_PATH, LONGEST_QUEUE_NAME, is_name
 from ..task import Task, find_task, path_of
+from .database import as_column
 
 OVERLAPS = ("allow", "skip", "replace")
 CATCH_UPS = ("none", "latest", "all")
@@ -59,12 +63,12 @@ def refuse_name(name: Any) -> None:
         raise InvalidOption(f"The name of a schedule is a text of 1 to {LONGEST_NAME} characters, not {_shown(name)}.")
 
 
-def as_stored(schedule: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_stored(schedule: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in the form of the row: ``task`` is a task or its path, durations are seconds or timedeltas.
 
     Raise InvalidOption, with a suggestion, for one that schedules do not have.
     """
-    given = dict(settings)
+    given = dict(said)
     if "task" in given:
         task = given.pop("task")
         given["task_path"] = path_of(task) if isinstance(task, DjangoTask) else task
@@ -126,7 +130,13 @@ def _problem_of_zone(value: Any) -> str:
 
 
 def _problem_of_time(value: Any) -> str:
-    return "" if value is None or isinstance(value, datetime) else f"must be a datetime, not {_shown(value)}."
+    if value is None:
+        return ""
+    if not isinstance(value, datetime):
+        return f"must be a datetime, not {_shown(value)}."
+    if settings.USE_TZ and timezone.is_naive(value):
+        return f"has no time zone: {value.isoformat(' ')}. Give it one, such as tzinfo=UTC."
+    return ""
 
 
 def _problem_of_jitter(value: Any) -> str:
@@ -178,8 +188,20 @@ def _together(values: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(start, datetime) and isinstance(end, datetime) and _is_before(end, start):
         problems["end_at"] = "is before start_at: it would never run."
     if "task_path" in values and not _problem_of_task(values["task_path"]):
-        problems |= _problem_of_call(values)
+        problems |= _problem_of_call(values) | _problem_of_use(values)
     return problems
+
+
+def _problem_of_use(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the task's backend says of the queue and the priority."""
+    queue_name, priority = values.get("queue_name"), values.get("priority")
+    if _problem_of_queue(queue_name or "") or _problem_of_priority(priority):
+        return {}
+    try:
+        find_task(values["task_path"]).using(queue_name=queue_name or None, priority=priority)
+    except (InvalidTask, InvalidTaskBackend) as error:
+        return {"queue_name" if queue_name else "task_path": f"cannot be used: {error}"}
+    return {}
 
 
 def _is_before(end: datetime, start: datetime) -> bool:
@@ -232,6 +254,10 @@ def _in_seconds(value: Any) -> Any:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+def _as_time(value: Any) -> Any:
+    return as_column(value) if isinstance(value, datetime) and timezone.is_aware(value) else value
+
+
 def _as_zone(value: Any) -> Any:
     return value.key if isinstance(value, ZoneInfo) and value.key else value
 
@@ -249,6 +275,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "cron": _stripped,
     "timezone": _as_zone,
     "jitter": _in_seconds,
+    **dict.fromkeys(("run_at", "start_at", "end_at"), _as_time),
 }
 
 
