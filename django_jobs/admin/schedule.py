@@ -61,8 +61,8 @@ class ScheduleAdmin(RowAdmin):
         "expression",
         "next_run",
         "last_run",
-        "last_outcomes",
         "late_starts",
+        "last_outcomes",
         "task_path",
     )
     list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
@@ -127,8 +127,8 @@ class ScheduleAdmin(RowAdmin):
         fields: dict[str, Any] = {field.name: field for field in Schedule._meta.fields}
         names = [str(fields[name].verbose_name) for name in owned_by_code(schedule)]
         return _(
-            "the code or the settings, which own its %(names)s: a worker sets them when it starts. The rest is edited "
-            "here, and a pause stays."
+            "the code or the settings, which own its %(names)s: a worker sets them when it starts, and makes the "
+            "schedule again if it was deleted. The rest is edited here, and a pause stays."
         ) % {"names": ", ".join(names)}
 
     @admin.display(description=gettext_lazy("expression"))
