@@ -15,7 +15,7 @@ from ..exceptions import InvalidOption, UnknownSchedule
 from ..options import is_name
 from ..task import Task, declared_tasks
 from . import firing
-from .database import exclusive, from_now, has_come, lock_rows, time_until
+from .database import as_column, exclusive, from_now, has_come, lock_rows, time_until
 from .schedule_problems import as_stored, refuse_name, refuse_problems
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
 
         Also those that were written at a time that has not come yet: the clock was put back since.
         """
-        come = has_come(self.db) if now is None else now
-        ahead = from_now(firing.GRACE) if now is None else now + firing.GRACE
+        come = has_come(self.db) if now is None else as_column(now)
+        ahead = from_now(firing.GRACE) if now is None else as_column(now + firing.GRACE)
         is_ahead = Q(last_run_at__gt=ahead) | Q(updated_at__gt=ahead)
         return self.live().filter(Q(next_run_at__lte=come) | (is_ahead & Q(next_run_at__isnull=False)))
 
