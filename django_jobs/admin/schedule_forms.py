@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from ..models import Queue, Schedule
 from ..models.schedule_problems import SETTINGS
-from ..task import declared_tasks
+from ..task import Task, declared_tasks
 
 # Fields of which the model judges one by the others.
 _TOGETHER = ({"task_path", "args", "kwargs"}, {"cron", "run_at"})
@@ -105,7 +105,8 @@ class ScheduleForm(forms.ModelForm):
 
 
 def _tasks() -> list[tuple[str, str]]:
-    return [(path, path) for path in declared_tasks()]
+    # Django's own decorator makes tasks of other backends too, which store no jobs.
+    return [(path, path) for path, task in declared_tasks().items() if isinstance(task, Task)]
 
 
 class PauseForm(forms.Form):
