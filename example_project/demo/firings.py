@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from django.db.models import Max
+
 from django_jobs.models import Job
 from django_jobs.states import FINISHED
 
@@ -18,12 +20,13 @@ class Firings:
     """Follows the jobs that schedules enqueue after it is made; each is told once, when it has ended."""
 
     def __init__(self) -> None:
-        self._told = set(Job.objects.filter(schedule__isnull=False).values_list("pk", flat=True))
+        self._last = Job.objects.aggregate(last=Max("pk"))["last"] or 0
+        self._told: set[int] = set()
 
     def new(self) -> Iterator[Any]:
         """Yield the jobs of schedules that have ended and were not told yet."""
-        ended = Job.objects.filter(schedule__isnull=False, state__in=FINISHED).exclude(pk__in=self._told)
-        for job in ended.select_related("schedule").order_by("pk"):
+        ended = Job.objects.filter(pk__gt=self._last, schedule__isnull=False, state__in=FINISHED)
+        for job in ended.exclude(pk__in=self._told).select_related("schedule").order_by("pk"):
             self._told.add(job.pk)
             yield job
 
