@@ -164,7 +164,7 @@ def test_a_form_refuses_a_time_that_has_passed_but_not_the_one_that_ran() -> Non
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cron", "*/7 * * * *"),
+        ("cron", "7 7 7 7 *"),
         ("timezone", "Asia/Kolkata"),
         ("start_at", datetime(2097, 1, 1, tzinfo=UTC)),
         ("end_at", datetime(2001, 1, 1, tzinfo=UTC)),
@@ -232,6 +232,12 @@ def change_cron() -> None:
     schedule.save()
 
 
+def change_priority() -> None:
+    schedule = read()
+    schedule.priority = 5
+    schedule.save()
+
+
 def test_an_edit_that_is_first_keeps_the_moment_from_firing(rival: Rival) -> None:
     moment = Schedule.objects.declare("report", **NOOP).next_run_at
     rival.begin()
@@ -261,6 +267,21 @@ def test_an_edit_at_the_moment_of_firing_waits_for_its_end(rival: Rival) -> None
 
     assert Job.objects.get().scheduled_for == moment
     assert (read().next_run_at.hour, read().last_run_at) == (5, moment)
+
+
+def test_an_edit_of_anything_else_at_the_moment_of_firing_leaves_the_next_run(rival: Rival) -> None:
+    moment = Schedule.objects.declare("report", **NOOP, timezone="UTC").next_run_at
+    rival.begin()
+    rival.run(Schedule.objects.fire_due, moment)
+    with Rival() as editor:
+        edited = editor.start(change_priority)
+        wait_until_blocked()
+
+        rival.commit()
+
+        edited.result(30)
+
+    assert (read().priority, read().next_run_at) == (5, moment + 24 * HOUR)
 
 
 def test_of_two_who_fire_at_once_one_does(rival: Rival) -> None:
