@@ -83,6 +83,8 @@ BAD = [
     ({"run_at": FAR}, "goes without cron"),
     ({"cron": "", "run_at": "tomorrow"}, "must be a datetime"),
     ({"cron": "", "run_at": datetime(2099, 1, 1)}, "has no time zone"),
+    ({"start_at": datetime(1, 1, 1, tzinfo=UTC)}, "between 1970 and 9000"),
+    ({"end_at": datetime(9999, 12, 31, tzinfo=UTC)}, "between 1970 and 9000"),
     ({"start_at": FAR, "end_at": FAR - HOUR}, "is before start_at"),
     ({"jitter": -1}, "between 0 s"),
     ({"jitter": float("nan")}, "between 0 s"),
@@ -147,6 +149,19 @@ def test_a_form_tells_each_problem_by_its_field() -> None:
         schedule.full_clean()
 
     assert set(caught.value.message_dict) == {"task_path", "cron", "timezone", "end_at"}
+
+
+def test_empty_fields_of_a_form_are_the_defaults() -> None:
+    schedule = Schedule(name="report", task_path=tasks.noop.path, cron=" @daily", args=None, kwargs=None, jitter=None)
+
+    schedule.full_clean()
+
+    assert (schedule.args, schedule.kwargs, schedule.jitter, schedule.cron) == ([], {}, 0, "@daily")
+
+
+def test_a_one_off_is_put_into_words_in_its_zone() -> None:
+    assert Schedule(run_at=FAR, timezone="Asia/Tokyo").words == "Once, at 2099-05-01 21:00:00 JST"
+    assert Schedule(run_at=FAR, timezone="Mars").words == "Once, at 2099-05-01 12:00:00 UTC"
 
 
 def test_a_form_refuses_a_time_that_has_passed_but_not_the_one_that_ran() -> None:
