@@ -34,7 +34,7 @@ NAMES = {
 
 # Placeholders that croniter fills in from a hash, or by chance and each time anew.
 _PLACEHOLDER = re.compile(r"(?:^|[\s,])[hr](?:[\s,/(]|$)", re.IGNORECASE)
-_HOUR, _EVERY_HOUR = 1, 24
+_HOUR = 1
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 # No two changes of a zone's clock are as near as this, and none moves it by so much.
 _STEP, _NEAR = timedelta(hours=6), timedelta(hours=30)
@@ -106,8 +106,8 @@ class _Clock:
     def __init__(self, expression: str, zone: ZoneInfo) -> None:
         self._zone = zone
         self._times = croniter(_plain(expression), datetime(2024, 1, 1), ret_type=datetime)  # noqa: DTZ001
-        hours = self._times.expanded[_HOUR]
-        self._is_fixed = hours != ["*"] and len(set(hours)) < _EVERY_HOUR
+        # Whatever comes every hour is a star there.
+        self._is_fixed = "*" not in self._times.expanded[_HOUR]
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Return the first moment after this one, if there is one.

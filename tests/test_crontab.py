@@ -38,6 +38,7 @@ EXPRESSIONS = {
     "@hourly": {},
     "0 0-23 * * *": dict.fromkeys(ZONES, RANGE),
     "30 0-23/1 * * *": dict.fromkeys(ZONES, RANGE),
+    "0 *,3 * * *": {},
     "0 */2 * * *": dict.fromkeys(ZONES, STAR),
     "* 2 * * *": dict.fromkeys(ZONES, STAR),
     "*/15 2 * * *": dict.fromkeys(ZONES, STAR),

@@ -83,6 +83,8 @@ BAD = [
     ({"run_at": FAR}, "goes without cron"),
     ({"cron": "", "run_at": "tomorrow"}, "must be a datetime"),
     ({"cron": "", "run_at": datetime(2099, 1, 1)}, "has no time zone"),
+    ({"start_at": datetime(1, 1, 1, tzinfo=UTC)}, "between 1970 and 9000"),
+    ({"end_at": datetime(9999, 12, 31, tzinfo=UTC)}, "between 1970 and 9000"),
     ({"start_at": FAR, "end_at": FAR - HOUR}, "is before start_at"),
     ({"jitter": -1}, "between 0 s"),
     ({"jitter": float("nan")}, "between 0 s"),
@@ -149,6 +151,19 @@ def test_a_form_tells_each_problem_by_its_field() -> None:
     assert set(caught.value.message_dict) == {"task_path", "cron", "timezone", "end_at"}
 
 
+def test_empty_fields_of_a_form_are_the_defaults() -> None:
+    schedule = Schedule(name="report", task_path=tasks.noop.path, cron=" @daily", args=None, kwargs=None, jitter=None)
+
+    schedule.full_clean()
+
+    assert (schedule.args, schedule.kwargs, schedule.jitter, schedule.cron) == ([], {}, 0, "@daily")
+
+
+def test_a_one_off_is_put_into_words_in_its_zone() -> None:
+    assert Schedule(run_at=FAR, timezone="Asia/Tokyo").words == "Once, at 2099-05-01 21:00:00 JST"
+    assert Schedule(run_at=FAR, timezone="Mars").words == "Once, at 2099-05-01 12:00:00 UTC"
+
+
 def test_a_form_refuses_a_time_that_has_passed_but_not_the_one_that_ran() -> None:
     past = Schedule(name="past", task_path=tasks.noop.path, run_at=now() - HOUR, timezone="UTC")
     ran = Schedule.objects.declare("ran", task=tasks.noop, run_at=now() - HOUR)
@@ -164,7 +179,7 @@ def test_a_form_refuses_a_time_that_has_passed_but_not_the_one_that_ran() -> Non
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cron", "*/7 * * * *"),
+        ("cron", "7 7 7 7 *"),
         ("timezone", "Asia/Kolkata"),
         ("start_at", datetime(2097, 1, 1, tzinfo=UTC)),
         ("end_at", datetime(2001, 1, 1, tzinfo=UTC)),
@@ -232,6 +247,12 @@ def change_cron() -> None:
     schedule.save()
 
 
+def change_priority() -> None:
+    schedule = read()
+    schedule.priority = 5
+    schedule.save()
+
+
 def test_an_edit_that_is_first_keeps_the_moment_from_firing(rival: Rival) -> None:
     moment = Schedule.objects.declare("report", **NOOP).next_run_at
     rival.begin()
@@ -261,6 +282,21 @@ def test_an_edit_at_the_moment_of_firing_waits_for_its_end(rival: Rival) -> None
 
     assert Job.objects.get().scheduled_for == moment
     assert (read().next_run_at.hour, read().last_run_at) == (5, moment)
+
+
+def test_an_edit_of_anything_else_at_the_moment_of_firing_leaves_the_next_run(rival: Rival) -> None:
+    moment = Schedule.objects.declare("report", **NOOP, timezone="UTC").next_run_at
+    rival.begin()
+    rival.run(Schedule.objects.fire_due, moment)
+    with Rival() as editor:
+        edited = editor.start(change_priority)
+        wait_until_blocked()
+
+        rival.commit()
+
+        edited.result(30)
+
+    assert (read().priority, read().next_run_at) == (5, moment + 24 * HOUR)
 
 
 def test_of_two_who_fire_at_once_one_does(rival: Rival) -> None:

@@ -15,23 +15,25 @@ from django_jobs import signals
 from django_jobs.exceptions import InvalidOption, UnknownSchedule
 from django_jobs.models import Job, Queue, Schedule
 from django_jobs.models.database import database_now, from_now
-from django_jobs.models.firing import GRACE, MOST_COUNTED
+from django_jobs.models.firing import GRACE, MOST_COUNTED, fire
 from django_jobs.states import JobState
 from django_jobs.worker import duties
 
 from . import tasks
 from .rows import HOUR, claim, outcome, row, start_worker, state_of, write
-from .unique_tasks import ship_once
+from .unique_tasks import ship, ship_once
 
 pytestmark = pytest.mark.django_db
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
+# When schedules of tests begin, unless they say otherwise: no moment comes by the database's clock while a test runs.
+BEGIN = datetime(2031, 5, 1, 12, tzinfo=UTC)
 
 
 def declared(name: str = "report", **settings: Any) -> Schedule:
     """Return a schedule of each minute, or whatever the settings say."""
-    when = {} if "run_at" in settings else {"cron": "* * * * *"}
+    when = {} if "run_at" in settings else {"cron": "* * * * *", "start_at": BEGIN}
     return Schedule.objects.declare(name, **{"task": tasks.noop, **when, **settings})
 
 
@@ -92,13 +94,13 @@ def test_the_database_refuses_a_second_job_of_a_moment() -> None:
 
 
 def test_the_clock_of_the_database_decides() -> None:
-    schedule = declared()
+    declared()
     Schedule.objects.update(next_run_at=from_now(-SECOND))
 
     assert Schedule.objects.fire_due() == 1
     assert Schedule.objects.fire_due() == 0
 
-    assert read().next_run_at >= due(schedule)
+    assert read().next_run_at > database_now("default")
 
 
 def test_a_paused_schedule_does_not_fire_and_what_it_missed_is_not_caught_up() -> None:
@@ -112,6 +114,14 @@ def test_a_paused_schedule_does_not_fire_and_what_it_missed_is_not_caught_up() -
     assert (paused, fired, resumed, Schedule.objects.fire_due()) == (True, 0, True, 0)
     assert due(schedule) <= read().next_run_at
     assert read().paused_reason == ""
+
+
+def test_one_that_was_paused_after_it_was_found_due_does_not_fire() -> None:
+    schedule = declared()
+    Schedule.objects.pause("report")
+
+    assert fire(Schedule.objects.all(), schedule.pk, due(schedule)) == 0
+    assert moments() == []
 
 
 def test_pausing_twice_and_resuming_twice_change_nothing_the_second_time() -> None:
@@ -170,26 +180,23 @@ def test_a_normal_job_has_no_schedule() -> None:
 
 
 def test_nothing_runs_before_the_start_or_after_the_end() -> None:
-    begin = datetime(2031, 5, 1, 12, tzinfo=UTC)
-    schedule = declared(start_at=begin, end_at=begin + MINUTE)
+    schedule = declared(start_at=BEGIN, end_at=BEGIN + MINUTE)
 
-    assert schedule.next_runs() == [begin, begin + MINUTE]
-    assert Schedule.objects.fire_due(begin) == 1
-    assert Schedule.objects.fire_due(begin + MINUTE) == 1
-    assert Schedule.objects.fire_due(begin + HOUR) == 0
+    assert schedule.next_runs() == [BEGIN, BEGIN + MINUTE]
+    assert Schedule.objects.fire_due(BEGIN) == 1
+    assert Schedule.objects.fire_due(BEGIN + MINUTE) == 1
+    assert Schedule.objects.fire_due(BEGIN + HOUR) == 0
     assert (read().next_run_at, read().next_runs()) == (None, [])
 
 
 def test_a_start_between_two_moments_waits_for_the_second() -> None:
-    begin = datetime(2031, 5, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+    schedule = declared(start_at=BEGIN + SECOND / 2)
 
-    schedule = declared(start_at=begin)
-
-    assert schedule.next_run_at == datetime(2031, 5, 1, 12, 1, tzinfo=UTC)
+    assert schedule.next_run_at == BEGIN + MINUTE
 
 
 def test_a_one_off_fires_once() -> None:
-    moment = datetime(2031, 5, 1, 12, tzinfo=UTC)
+    moment = BEGIN
     declared(run_at=moment)
 
     assert Schedule.objects.fire_due(moment - SECOND) == 0
@@ -241,9 +248,8 @@ def test_a_leap_day_comes_every_four_years() -> None:
 
 
 def test_a_fixed_time_runs_once_on_the_day_on_which_it_comes_twice() -> None:
-    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
-    declared(cron="30 2 * * *", timezone="Europe/Paris")
-    Schedule.objects.update(next_run_at=first)
+    first = datetime(2031, 10, 26, 0, 30, tzinfo=UTC)
+    declared(cron="30 2 * * *", timezone="Europe/Paris", start_at=first)
 
     fired = [Schedule.objects.fire_due(first), Schedule.objects.fire_due(first + HOUR)]
 
@@ -300,7 +306,7 @@ def test_a_start_that_is_three_hours_late_runs_if_the_policy_wants_it_and_counts
 
 
 def test_a_one_off_that_was_missed_follows_the_policy() -> None:
-    moment = datetime(2031, 5, 1, 12, tzinfo=UTC)
+    moment = BEGIN
     declared(run_at=moment)
     declared("other", run_at=moment, catch_up="none")
 
@@ -353,7 +359,7 @@ def test_a_clock_that_was_a_year_ahead_silences_nothing() -> None:
     first = due(schedule)
     Schedule.objects.fire_due(first + timedelta(days=365))
     declared("new")
-    Schedule.objects.filter(name="new").update(next_run_at=F("next_run_at") + HOUR, updated_at=from_now(HOUR))
+    Schedule.objects.filter(name="new").update(next_run_at=F("next_run_at") + HOUR, updated_at=first + HOUR)
 
     for _ in range(3):
         Schedule.objects.fire_due(first - SECOND)
@@ -439,9 +445,10 @@ def test_of_several_moments_at_once_one_runs_where_the_others_would_overlap() ->
 # The rules of the task
 
 
-def test_a_moment_whose_unique_key_another_job_has_is_skipped() -> None:
-    schedule = declared(task=ship_once, args=[1])
-    holder = ship_once.enqueue(1)
+@pytest.mark.parametrize("unique", [ship, ship_once], ids=["return", "raise"])
+def test_a_moment_whose_unique_key_another_job_has_is_skipped(unique: Any) -> None:
+    schedule = declared(task=unique, args=[1])
+    holder = unique.enqueue(1)
 
     Schedule.objects.fire_due(due(schedule))
 
@@ -582,12 +589,10 @@ def test_a_fault_is_logged_once_and_not_with_each_pass(caplog: pytest.LogCapture
 
 
 def test_the_duty_fires_and_says_when_to_come_again() -> None:
-    declared(cron="0 0 1 1 *")
-    declared("soon")
+    for name in ("report", "soon", "now"):
+        declared(name)
     Schedule.objects.filter(name="soon").update(next_run_at=from_now(timedelta(seconds=30)))
-    declared("now")
     Schedule.objects.filter(name="now").update(next_run_at=from_now(-SECOND))
-    Schedule.objects.filter(name="now").update(cron="0 0 1 1 *")
 
     wait = duties.fire_schedules()
 
@@ -619,7 +624,7 @@ def statements() -> Iterator[list[str]]:
 
 def test_looking_for_due_schedules_takes_two_statements_however_many_there_are(statements: list[str]) -> None:
     for number in range(5):
-        declared(f"number {number}", cron="0 0 1 1 *")
+        declared(f"number {number}")
     del statements[:]
 
     duties.fire_schedules()
@@ -642,8 +647,8 @@ def test_the_next_runs_begin_with_the_next_and_follow_the_expression() -> None:
 
     runs = schedule.next_runs()
 
-    assert runs[0] == schedule.next_run_at
+    assert runs[0] == schedule.next_run_at == BEGIN
     assert {later - earlier for earlier, later in pairwise(runs)} == {10 * MINUTE}
     assert schedule.next_runs(2, after=runs[3]) == [runs[4], runs[4] + 10 * MINUTE]
-    assert Schedule(cron="*/10 * * * *", timezone="UTC").next_runs() == runs
+    assert Schedule(cron="*/10 * * * *", timezone="UTC", start_at=BEGIN).next_runs() == runs
     assert Schedule(cron="bad", timezone="UTC").next_runs() == []

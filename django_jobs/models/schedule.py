@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -155,7 +155,11 @@ class Schedule(models.Model):
         """When it runs, in words."""
         if self.cron:
             return describe(self.cron)
-        return f"Once, at {self.run_at:%Y-%m-%d %H:%M:%S %Z}".rstrip() if self.run_at else ""
+        if self.run_at is None:
+            return ""
+        bad_zone = problems_of({"timezone": self.timezone})
+        at = as_moment(self.run_at).astimezone(UTC if bad_zone else ZoneInfo(self.timezone))
+        return f"Once, at {at:%Y-%m-%d %H:%M:%S %Z}"
 
     def settings(self) -> dict[str, Any]:
         """Return what people and code say of it."""
@@ -200,8 +204,10 @@ class Schedule(models.Model):
     def clean(self) -> None:
         """Raise ValidationError, by setting, for what cannot work by itself or together."""
         super().clean()
-        # An empty field of a form.
-        self.args, self.kwargs = [] if self.args is None else self.args, {} if self.kwargs is None else self.kwargs
+        # Empty fields of a form.
+        for name, empty in (("args", []), ("kwargs", {}), ("jitter", 0.0)):
+            if getattr(self, name) is None:
+                setattr(self, name, empty)
         self.cron = self.cron.strip() if isinstance(self.cron, str) else self.cron
         problems = problems_of(self.settings())
         if not problems and self._has_passed():

@@ -29,6 +29,8 @@ CATCH_UPS = ("none", "latest", "all")
 MOST_CAUGHT_UP = 1000
 # A task's path is the name of the schedule that it declares.
 LONGEST_NAME = LONGEST_PATH
+# Times that can still be moved by a zone's offset, and by years.
+_EARLIEST, _LATEST = 1970, 9000
 # Jitter may not move a run to another day's.
 LONGEST_JITTER = 86400.0
 
@@ -136,6 +138,8 @@ def _problem_of_time(value: Any) -> str:
         return f"must be a datetime, not {_shown(value)}."
     if settings.USE_TZ and timezone.is_naive(value):
         return f"has no time zone: {value.isoformat(' ')}. Give it one, such as tzinfo=UTC."
+    if not _EARLIEST <= value.year <= _LATEST:
+        return f"must be in a year between {_EARLIEST} and {_LATEST}, not {value.year}."
     return ""
 
 
