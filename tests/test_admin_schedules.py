@@ -248,6 +248,16 @@ def test_a_schedule_is_added_with_every_setting(browser: Client) -> None:
     assert row.next_run_at > timezone.now()
 
 
+def test_arguments_are_shown_as_they_were_typed_and_then_as_they_are(browser: Client) -> None:
+    typed = '[ "é",\n  {"a": [1]} ]'
+
+    refused = browser.post(f"{SCHEDULES}add/", FORM | {"args": typed, "kwargs": "{}", "priority": "101"})
+    browser.post(f"{SCHEDULES}add/", FORM | {"args": typed, "kwargs": "{}"})
+
+    assert refused.context["adminform"].form["args"].value() == typed
+    assert values_on(browser.get(page(Schedule.objects.get())))["args"] == '["é", {"a": [1]}]'
+
+
 def test_a_one_off_is_added(browser: Client) -> None:
     browser.post(f"{SCHEDULES}add/", FORM | {"cron": "", "run_at_0": "2099-01-02", "run_at_1": "03:04:05"})
 
@@ -336,6 +346,10 @@ def test_an_empty_form_needs_no_more_than_a_name_a_task_and_a_time(browser: Clie
         ({"kwargs": '{"c": 1}'}, ["'c'"]),
         ({"kwargs": '{"a": 1}'}, ["'a'"]),
         ({"args": '["\\u0000"]'}, ["NUL"]),
+        ({"args": '["\\ud800"]'}, ["lone surrogate"]),
+        ({"args": "[" * 5000 + "]" * 5000}, ["Enter a valid JSON"]),
+        ({"args": f"[{'9' * 5000}]"}, ["Enter a valid JSON"]),
+        ({"args": "[1e999]"}, ["inf is not a JSON number"]),
         ({"cron": "every day"}, ["every day"]),
         ({"cron": "0 0 31 2 *"}, ["can never occur"]),
         ({"cron": "61 * * * *"}, ["61"]),

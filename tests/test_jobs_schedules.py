@@ -342,6 +342,7 @@ def test_what_is_disabled_already_stays_as_it_is() -> None:
         ["add", "x", "--task=tests.tasks.noop", "--at=tomorrow"],
         ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--args={}"],
         ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--args=[1"],
+        ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--args=" + "[" * 5000 + "]" * 5000],
         ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--kwargs=[]"],
         ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--jitter=soon"],
         ["add", "x", "--task=tests.tasks.noop", "--cron=@daily", "--priority=first"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 from zoneinfo import available_timezones
@@ -9,6 +10,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS
+from django.forms.fields import InvalidJSONInput
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -30,9 +32,25 @@ class ArgumentsField(forms.JSONField):
         super().__init__(required=False, **kwargs)
         self._nothing = nothing
 
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError):
+            # A number with thousands of digits, or lists in lists in lists.
+            raise forms.ValidationError(self.error_messages["invalid"], params={"value": value}) from None
+
     def clean(self, value: Any) -> Any:
         cleaned = super().clean(value)
         return self._nothing() if cleaned is None else cleaned
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        # What was typed, as it was: read and written anew, half of a character could not be shown.
+        return InvalidJSONInput(data or "")
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput):
+            return value
+        return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 class ScheduleForm(forms.ModelForm):

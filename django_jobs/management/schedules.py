@@ -182,8 +182,8 @@ def _json(kind: type, word: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = json.loads(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"{text[:100]!r} is no JSON: {error}") from None
         if not isinstance(value, kind):
             raise argparse.ArgumentTypeError(f"{text!r} is no JSON {word}")
         return value
