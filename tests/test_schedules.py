@@ -13,7 +13,7 @@ from django.db.models import F
 
 from django_jobs import signals
 from django_jobs.exceptions import InvalidOption, UnknownSchedule
-from django_jobs.models import Job, Queue, Schedule
+from django_jobs.models import Job, Queue, Schedule, firing
 from django_jobs.models.database import database_now, from_now
 from django_jobs.models.firing import GRACE, MOST_COUNTED, fire
 from django_jobs.states import JobState
@@ -561,6 +561,27 @@ def test_json_that_nobody_can_read_spoils_its_row_only() -> None:
     assert "args must be a list" in read("b").problem
 
 
+@pytest.mark.parametrize(
+    ("column", "time"),
+    [
+        ("next_run_at", "-infinity"),
+        ("next_run_at", "0044-03-15 BC"),
+        ("start_at", "infinity"),
+        ("updated_at", "infinity"),
+    ],
+)
+def test_a_time_that_nobody_can_read_spoils_its_row_only(column: str, time: str) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no such times")
+    for name in ("a", "b", "c"):
+        declared(name)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE django_jobs_schedule SET {column} = %s WHERE name = 'b'", [time])
+
+    assert Schedule.objects.fire_due(BEGIN) == 2
+    assert Schedule.objects.values_list("fault", flat=True).get(name="b")
+
+
 def test_a_task_that_cannot_be_enqueued_spoils_its_schedule_only(monkeypatch: pytest.MonkeyPatch) -> None:
     first = declared("a")
     declared("b", task=tasks.sync_account, args=[1])
@@ -586,6 +607,19 @@ def test_a_fault_is_logged_once_and_not_with_each_pass(caplog: pytest.LogCapture
 
 
 # The duty
+
+
+def test_a_pass_ends_in_time_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firing, "LONGEST_PASS", 0.0)
+    for name in ("a", "b", "c", "d"):
+        declared(name)
+    # The bad ones are the longest due.
+    Schedule.objects.filter(name__in="ab").update(task_path="gone.task", next_run_at=BEGIN - HOUR)
+
+    fired = [Schedule.objects.fire_due(BEGIN) for _ in range(6)]
+
+    assert fired == [0, 0, 1, 1, 0, 0]
+    assert (moments("c"), moments("d")) == ([BEGIN], [BEGIN])
 
 
 def test_the_duty_fires_and_says_when_to_come_again() -> None:

@@ -115,7 +115,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
     # Firing
 
     def fire_due(self, now: datetime | None = None) -> int:
-        """Make the jobs of the schedules that are due, and return how many; see ``firing``.
+        """Make the jobs of the schedules that are due, for a second at most, and return how many; see ``firing``.
 
         ``now`` is for tests: without it the database's clock decides.
         """
