@@ -34,7 +34,14 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         return [Error(str(error), hint="Make it a dict, or leave it out for the defaults.", id="django_jobs.E001")]
     values, messages = _read_all()
     messages += [_unknown_key(key, suggestion) for key, suggestion in unknown.items()]
-    for check in (_check_contradictions, _check_database, _check_queues, _check_middleware, _check_duties):
+    for check in (
+        _check_contradictions,
+        _check_database,
+        _check_queues,
+        _check_schedules,
+        _check_middleware,
+        _check_duties,
+    ):
         messages += check(values)
     return [*messages, *_check_tasks()]
 
@@ -113,6 +120,20 @@ def _check_queues(values: dict[str, Any]) -> Iterator[CheckMessage]:
         except InvalidOption as error:
             hint = f"Correct it. A queue takes upsert, {', '.join(SETTINGS)}."
             yield Error(f"DJANGO_JOBS['QUEUES'] cannot work. {error}", hint=hint, id="django_jobs.E011")
+
+
+def _check_schedules(values: dict[str, Any]) -> Iterator[CheckMessage]:
+    from .models.schedule_queryset import checked_entry, declared_schedules
+
+    if "SCHEDULES" not in values:
+        return
+    for name, settings in declared_schedules().items():
+        try:
+            checked_entry(name, settings)
+        except InvalidOption as error:
+            place = "DJANGO_JOBS['SCHEDULES']" if name in values["SCHEDULES"] else "@task(cron=...)"
+            hint = "Correct it: workers do not start with a schedule that cannot work."
+            yield Error(f"{place} cannot work. {error}", hint=hint, id="django_jobs.E012")
 
 
 def _check_middleware(values: dict[str, Any]) -> Iterator[CheckMessage]:

@@ -49,6 +49,7 @@ SETTINGS: dict[str, Setting] = {
             "queues",
             "Queues to declare besides those that tasks name, or a dict with their settings.",
         ),
+        Setting("SCHEDULES", {}, dict, "schedules", "Schedules to keep in step with: a dict of settings by name."),
         Setting("TASK_MODULES", ["tasks", "jobs"], list, "names", "Modules of each installed app to find tasks in."),
         Setting("MAX_ATTEMPTS", 3, int, "attempts", "How often a job is tried, unless its task says otherwise.", 1),
         Setting("MAX_ARGUMENT_BYTES", 1048576, int, "bytes", "The most that a job's arguments may take as JSON.", 2),
@@ -136,6 +137,11 @@ def queues() -> dict[str, dict[str, Any]]:
     """Return the queues of the settings, each with what they say of it, which nobody has judged yet."""
     value = read("QUEUES")
     return dict(value) if isinstance(value, dict) else {name: {} for name in value}
+
+
+def schedules() -> dict[str, dict[str, Any]]:
+    """Return the schedules of the settings, by name, which nobody has judged yet."""
+    return {name: dict(settings_of_it) for name, settings_of_it in read("SCHEDULES").items()}
 
 
 def database() -> str:
@@ -237,12 +243,21 @@ def _from_environment(env: environ.Env, setting: Setting, variable: str) -> Any:
     return text
 
 
-_KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+_KIND_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a dict",
+}
 
 
 def _checked(setting: Setting, value: Any, place: str) -> Any:
     if setting.unit == "queues" and isinstance(value, dict):
-        return _checked_queues(value, place)
+        return _checked_entries(value, place, "queues", "{'concurrency': 5}")
+    if setting.kind is dict and isinstance(value, dict):
+        return _checked_entries(value, place, "schedules", "{'task': 'app.tasks.report', 'cron': '@daily'}")
     accepted: Any = {float: (int, float), list: (list, tuple)}.get(setting.kind, (setting.kind,))
     is_number = setting.kind in (int, float)
     if not isinstance(value, accepted) or (is_number and isinstance(value, bool)):
@@ -264,12 +279,12 @@ def _checked(setting: Setting, value: Any, place: str) -> Any:
     return list(value) if setting.kind is list else value
 
 
-def _checked_queues(value: dict[Any, Any], place: str) -> dict[str, dict[str, Any]]:
+def _checked_entries(value: dict[Any, Any], place: str, what: str, example: str) -> dict[str, dict[str, Any]]:
     for name, settings_of_it in value.items():
         if not isinstance(name, str):
-            raise InvalidOption(f"{place} must have names of queues as keys; {name!r} is none.")
+            raise InvalidOption(f"{place} must have names of {what} as keys; {name!r} is none.")
         if not isinstance(settings_of_it, dict):
             raise InvalidOption(
-                f"{place}[{name!r}] must be a dict of settings, such as {{'concurrency': 5}}, not {settings_of_it!r}."
+                f"{place}[{name!r}] must be a dict of settings, such as {example}, not {settings_of_it!r}."
             )
     return {name: dict(settings_of_it) for name, settings_of_it in value.items()}

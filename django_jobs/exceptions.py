@@ -53,6 +53,10 @@ class UnknownQueue(JobsError, LookupError):
     """A queue was named that nobody declared."""
 
 
+class UnknownSchedule(JobsError, LookupError):
+    """A name that no schedule has."""
+
+
 class LeaseLost(JobsError):
     """This worker's lease has ended: its jobs may belong to another worker by now."""
 

@@ -50,6 +50,7 @@ class TaskOptions(TypedDict, total=False):
     on_conflict: OnConflict
     concurrency_key: FromArguments[str] | None
     concurrency_limit: FromArguments[int]
+    cron: str | Mapping[str, Any] | None
 
 
 def check_options(task: Task) -> None:

@@ -20,6 +20,8 @@ Arguments:
 - ``jobs_pruned(count)``.
 - ``worker_started``, ``worker_heartbeat``, ``worker_stopping``, ``worker_stopped``, ``worker_lost``: ``worker_id``.
 - ``leader_gained``, ``leader_lost``: ``worker_id`` of the supervisor.
+- ``schedule_fired(schedule, job_id, scheduled_for)``: the name, the id of the new job, and the moment, which is None for
+  ``run_now``. The sender is ``Schedule``.
 - ``queue_paused(queue, reason)``, ``queue_resumed(queue)``: ``queue`` is the name.
 
 Django's own ``task_enqueued``, ``task_started`` and ``task_finished`` are sent too, with the class of the
@@ -57,6 +59,7 @@ leader_gained = Signal()
 leader_lost = Signal()
 queue_paused = Signal()
 queue_resumed = Signal()
+schedule_fired = Signal()
 
 
 def is_heard(signal: Signal, *, failed: bool = False) -> bool:

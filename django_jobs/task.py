@@ -61,6 +61,8 @@ class Task(DjangoTask):
     - ``concurrency_key``: at most ``concurrency_limit`` (default 1) jobs with the same key are ready or running at once,
       of whatever task and queue; the others are blocked and follow in their order. Each is a value or a callable that is
       called with the job's arguments; a key of '' or None means no limit.
+    - ``cron``: runs it again and again, as a schedule of the task's name: an expression, such as ``"*/5 * * * *"``, or a
+      dict with it and more settings of a schedule, such as ``{"cron": "@daily", "timezone": "Europe/Paris"}``. See ``crontab.py``.
     - ``unique_key``: what ``using()`` set: the key itself, in place of one that ``unique`` makes (1 to 255 characters).
       Jobs of all tasks share it.
     - ``delay``: what ``using(run_after=timedelta)`` set; counted from the database's clock at enqueue.
@@ -80,6 +82,7 @@ class Task(DjangoTask):
     on_conflict: OnConflict = "return"
     concurrency_key: FromArguments[str | None] = None
     concurrency_limit: FromArguments[int] = 1
+    cron: str | Mapping[str, Any] | None = field(default=None, hash=False)
     unique_key: str | None = None
     delay: timedelta | None = None
 
@@ -97,6 +100,12 @@ class Task(DjangoTask):
     def path(self) -> str:
         """The name by which job rows know this task."""
         return self.registered_name or self.module_path
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """What ``cron`` says, as the settings of a schedule."""
+        settings = dict(self.cron) if isinstance(self.cron, Mapping) else {"cron": self.cron}
+        return {"task": self.path, **settings}
 
     def using(
         self,

@@ -38,7 +38,7 @@ class _LikeJobs:
     """What the backends for tests have in common with ``JobsBackend``: what it refuses, its results, many at once."""
 
     def enqueue(self, task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> JobResult:
-        from .enqueue import clean_arguments
+        from .arguments import clean_arguments
 
         backend: Any = self
         backend.validate_task(task)
@@ -262,7 +262,7 @@ def assert_not_enqueued(
 def _enqueued(
     task: DjangoTask | str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, fields: Mapping[str, Any]
 ) -> Any:
-    from .enqueue import clean_json
+    from .arguments import clean_json
     from .models import Job
 
     jobs = Job.objects.unfinished().filter(task_path=_path(task), **fields).order_by("pk")

@@ -81,7 +81,24 @@ DEFAULT_FROM_EMAIL = "The Hill Road Shop <orders@hillroad.example>"
 
 # Every queue is allowed ("QUEUES": []); django_jobs makes those that the tasks name.
 TASKS = {"default": {"BACKEND": "django_jobs.backend.JobsBackend", "QUEUES": []}}
-DJANGO_JOBS = {"APP_VERSION": "example shop 1.0"}
+DJANGO_JOBS = {
+    "APP_VERSION": "example shop 1.0",
+    "SCHEDULES": {
+        # By the shop's clock, also on the days on which it changes.
+        "nightly report": {
+            "task": "shop.nightly_report",
+            "cron": "30 2 * * *",
+            "timezone": "Europe/Paris",
+            "catch_up": "latest",
+        },
+        "orders of the week": {
+            "task": "shop.count_orders",
+            "kwargs": {"days": 7},
+            "cron": "* * * * *",
+            "overlap": "skip",
+        },
+    },
+}
 
 # Django's own framework logs a line for every job that starts and ends; the worker tells what is worth knowing.
 LOGGING = {

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection
 
 from django_jobs import notifications
-from django_jobs.models import marks, turn
+from django_jobs.models import firing, marks, turn
 from django_jobs.worker import exchange, worker
 from django_jobs.worker.executors import event_loop
 
@@ -72,6 +72,12 @@ def no_turn_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (turn, exchange):
         monkeypatch.setattr(module, "LONGEST_WAIT", 3600.0)
     monkeypatch.setattr(marks, "_SLOW", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def no_pass_of_schedules_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, all schedules that are due are fired in one pass."""
+    monkeypatch.setattr(firing, "LONGEST_PASS", 3600.0)
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def test_every_setting_is_described_by_a_sentence(name: str) -> None:
     setting = conf.SETTINGS[name]
 
     assert setting.sentence.endswith(".")
-    assert setting.kind in (int, float, str, bool, list)
+    assert setting.kind in (int, float, str, bool, list, dict)
     assert setting.unit or setting.kind is bool or name == "LOG_FORMAT"
 
 

@@ -43,7 +43,8 @@ def test_dead_workers_are_looked_for_within_five_seconds_and_within_their_lease(
     table = {duty.name: duty for duty in duties.own_duties(timeout)}
 
     assert list(table) == [
-        "rescue", "declare queues", "give out slots", "raise priorities", "forget limits", "prune", "forget workers",
+        "rescue", "fire schedules", "declare queues", "give out slots", "raise priorities", "forget limits", "prune",
+        "forget workers",
     ]  # fmt: skip
     assert 0 < table["rescue"].seconds <= min(5.0, timeout)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core import mail
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from django_jobs import Snooze
 from django_jobs.context import JobContext
-from django_jobs.models import Job
+from django_jobs.models import Job, Schedule
 from example_project import sample_orders
+from example_project import settings as example_settings
+from example_project.demo.firings import Firings, line_of
 from example_project.shop import tasks
 from example_project.shop.models import Order, SalesReport, Upload
 from example_project.shop.order_columns import COLUMNS
@@ -158,3 +163,49 @@ def test_only_samples_are_handed_out(client: Client) -> None:
     assert found.status_code == 200
     assert other.status_code == 404
     found.close()
+
+
+def test_the_shop_declares_its_schedules(settings: Any) -> None:
+    settings.DJANGO_JOBS = example_settings.DJANGO_JOBS
+
+    Schedule.objects.declare_all()
+
+    rows = Schedule.objects.filter(task_path__startswith="shop.").values_list("name", "cron", "timezone")
+    assert set(rows) == {
+        ("nightly report", "30 2 * * *", "Europe/Paris"),
+        ("orders of the week", "* * * * *", "UTC"),
+    }
+    assert [row.problem for row in Schedule.objects.filter(task_path__startswith="shop.")] == ["", ""]
+
+
+def test_the_reports_of_the_schedules_add_up_orders() -> None:
+    import_now(receive("orders.csv", csv_of(sample_orders.sample(12, seed=1))))
+    order = Order.objects.get(line=2)
+    others = Order.objects.exclude(pk=order.pk)
+    others.update(ordered_on="2020-01-01")
+    Order.objects.filter(pk=order.pk).update(ordered_on=timezone.localdate() - timedelta(days=1))
+
+    nightly, weekly = tasks.report_on_yesterday.func(), tasks.count_orders.func(days=7)
+
+    assert (nightly["orders"], nightly["revenue"]) == (1, f"{order.quantity * order.unit_price:.2f}")
+    assert weekly["orders"] == 12
+    assert tasks.count_orders.func(days=0) == {"days": 0, "orders": 0, "revenue": "0.00"}
+
+
+def test_the_demo_tells_each_firing_once(settings: Any) -> None:
+    settings.DJANGO_JOBS = example_settings.DJANGO_JOBS
+    Schedule.objects.declare_all()
+    before = Schedule.objects.run_now("orders of the week")
+    Job.objects.filter(pk=before.id).cancel()
+    firings = Firings()
+    row = Schedule.objects.get(name="orders of the week")
+    job = Job.objects.create(
+        task_path=row.task_path, schedule=row, scheduled_for=datetime(2026, 11, 20, 12, tzinfo=UTC)
+    )
+    unfinished = list(firings.new())
+    Job.objects.filter(pk=job.pk).cancel()
+
+    told = firings.first(lambda: None)
+
+    assert (unfinished, told, list(firings.new())) == ([], job, [])
+    assert line_of(told) == f"  schedule “orders of the week” fired for 12:00:00 UTC: job {job.pk} cancelled"

@@ -130,6 +130,13 @@ def test_each_duty_is_done_at_once_and_then_in_its_own_time(clock: StillClock) -
     assert " ".join(done.names) == "often seldom | | often | often | often seldom"
 
 
+@pytest.mark.parametrize(("seconds", "wait"), [(0.25, 0.25), (60.0, 0.5), (-5.0, 0.0)])
+def test_a_duty_may_say_that_it_has_something_to_do_sooner(seconds: float, wait: float) -> None:
+    mine = leader("s1", Duty("fire", 0.5, lambda: timedelta(seconds=seconds)))
+
+    assert mine.run_once() == pytest.approx(wait)
+
+
 def test_the_leader_comes_back_when_the_next_duty_is_due() -> None:
     mine = leader("s1", Done().duty("often", 0.25))
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from django_jobs import task
+from django_jobs.arguments import clean_arguments
 from django_jobs.compat import InvalidTask
 from django_jobs.context import JobContext
-from django_jobs.enqueue import clean_arguments
 from django_jobs.exceptions import InvalidArgument
 from django_jobs.models import Job
 from django_jobs.options import LONGEST_KEY

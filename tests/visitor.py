@@ -12,6 +12,7 @@ from django.test import Client
 
 JOBS = "/admin/django_jobs/job/"
 QUEUES = "/admin/django_jobs/queue/"
+SCHEDULES = "/admin/django_jobs/schedule/"
 WORKERS = "/admin/django_jobs/worker/"
 
 

@@ -1,4 +1,4 @@
-"""Django's admin for jobs, queues, limits and workers. Importing it registers them; one module per model.
+"""Django's admin for jobs, queues, limits, schedules and workers. Importing it registers them; one module per model.
 
 Its one rule: nothing here assigns a state or scans the jobs table. Actions call the verbs, lists are capped.
 Read ``page`` first, what they have in common.
@@ -7,6 +7,7 @@ Read ``page`` first, what they have in common.
 from .job import JobAdmin
 from .limit import LimitAdmin
 from .queue import QueueAdmin
+from .schedule import ScheduleAdmin
 from .worker import WorkerAdmin
 
-__all__ = ["JobAdmin", "LimitAdmin", "QueueAdmin", "WorkerAdmin"]
+__all__ = ["JobAdmin", "LimitAdmin", "QueueAdmin", "ScheduleAdmin", "WorkerAdmin"]

@@ -14,7 +14,7 @@ from django.db.models.lookups import Exact
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..models import Queue
+from ..models import Queue, Schedule
 from ..models.database import from_now
 from ..task import declared_tasks
 from .paging import BEFORE, as_id
@@ -112,3 +112,17 @@ class FinishedFilter(admin.SimpleListFilter):
         period = self._periods.get(str(self.value()))
         # With the states, so that the index of finished jobs serves it.
         return queryset if period is None else queryset.finished().filter(finished_at__gte=from_now(-period))
+
+
+class ScheduleStatusFilter(admin.SimpleListFilter):
+    title = _("status")
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [("enabled", _("Enabled")), ("paused", _("Paused")), ("problem", _("With a problem"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() == "problem":
+            # What is wrong with a row is known to the code, not to the database.
+            return queryset.filter(pk__in=[row.pk for row in Schedule.objects.all() if row.problem])
+        return queryset.filter(enabled=self.value() == "enabled") if self.value() in ("enabled", "paused") else queryset

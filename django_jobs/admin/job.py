@@ -73,6 +73,7 @@ class JobAdmin(RowAdmin):
                     ("state_now", "attempts_used", "worker"),
                     "task",
                     ("queue_name", "priority", "timeout_now", "unique_key", "key_of_slots", "backend"),
+                    ("schedule_link", "scheduled"),
                 )
             },
         ),
@@ -97,6 +98,7 @@ class JobAdmin(RowAdmin):
     finished = _time("finished_at")
     cancel_requested = _time("cancel_requested_at")
     key_kept_until = _time("unique_until")
+    scheduled = _time("scheduled_for")
 
     # Permissions: nobody adds or edits a job by hand; actions need the permission to change.
 
@@ -175,6 +177,14 @@ class JobAdmin(RowAdmin):
             return display.EMPTY
         url = reverse(f"{self.admin_site.name}:django_jobs_worker_changelist")
         return format_html('<a href="{}?{}">{}</a>', url, urlencode({"worker_id": job.worker_id}), job.worker_id)
+
+    @admin.display(description=gettext_lazy("schedule"))
+    def schedule_link(self, job: Job) -> str:
+        if job.schedule is None:
+            return display.EMPTY
+        url = reverse(f"{self.admin_site.name}:django_jobs_schedule_change", args=[job.schedule_id])
+        link = format_html('<a href="{}">{}</a>', url, job.schedule)
+        return link if job.scheduled_for else display.with_note(link, _("by hand"))
 
     @admin.display(description=gettext_lazy("task"))
     def task(self, job: Job) -> str:

@@ -1,4 +1,4 @@
-"""What the admins of jobs, queues and workers have in common: the database, the permission, the buttons.
+"""What the admins of jobs, queues, schedules and workers have in common: the database, the permission, the buttons.
 
 A button on a row's page posts to ``act_view``, which calls the action of the same name with that one row: an
 action is written once, for the list and for the page.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.serializers.json import DjangoJSONEncoder
-from django.db import Error
-from django.utils.dateparse import parse_datetime
-from django.utils.timezone import is_aware, make_aware, make_naive
+from django.core.management.base import CommandError, CommandParser
 
 from django_jobs import conf
-from django_jobs.exceptions import JobsError
+from django_jobs.management.section import (
+    CODES,
+    NOTHING_DONE,
+    USAGE,
+    AddCommand,
+    Options,
+    Section,
+    explained,
+    moment,
+    table,
+)
 from django_jobs.models import Queue
 from django_jobs.models.backlog import MOST_COUNTED, Backlog, backlogs
 from django_jobs.models.database import from_now
@@ -25,18 +28,8 @@ from django_jobs.models.queue_problems import SETTINGS
 from django_jobs.models.queue_removal import CHOICES
 from django_jobs.worker.options import known_queues
 
-Options = dict[str, Any]
-# Makes a parser for a command with this name, call and description.
-AddCommand = Callable[[str, Callable[[Options], None], str], CommandParser]
 
-# Exit codes.
-NOTHING_DONE, USAGE = 1, 2
-
-
-class QueueCommands:
-    def __init__(self, command: BaseCommand) -> None:
-        self._command = command
-
+class QueueCommands(Section):
     def add_to(self, add: AddCommand) -> None:
         """Add the commands with their flags."""
         add("list", self.list, _LIST)
@@ -44,7 +37,7 @@ class QueueCommands:
         _add_which(pause)
         pause.add_argument("--reason", default="", metavar="TEXT", help="Shown to everybody who looks at the queue.")
         end = pause.add_mutually_exclusive_group()
-        end.add_argument("--resume-at", type=_moment, metavar="ISO", help="The pause ends by itself at this time.")
+        end.add_argument("--resume-at", type=moment, metavar="ISO", help="The pause ends by itself at this time.")
         end.add_argument("--for", dest="for_", type=_wait, metavar="SECONDS", help="The pause ends after this time.")
         _add_which(add("resume", self.resume, _RESUME))
         _add_settings(add("declare", self.declare, _DECLARE))
@@ -53,16 +46,16 @@ class QueueCommands:
         delete.add_argument("--jobs", required=True, choices=CHOICES, help="What becomes of its jobs.")
 
     def list(self, options: Options) -> None:
-        with _explained():
+        with explained():
             queues = list(Queue.objects.all())
             found = backlogs(queues)
         rows = [_row(queue, found[queue.name]) for queue in queues if queue.name in found]
-        self._say(options, rows, _table(rows))
+        self.say(options, rows, _table(rows))
 
     def pause(self, options: Options) -> None:
         queues, name = _which(options)
         resume_at = options["resume_at"] if options["for_"] is None else from_now(timedelta(seconds=options["for_"]))
-        with _explained():
+        with explained():
             changed = queues.pause_all(options["reason"], resume_at)
             is_paused = queues.paused().exists()
         if changed and not is_paused:
@@ -71,36 +64,36 @@ class QueueCommands:
 
     def resume(self, options: Options) -> None:
         queues, name = _which(options)
-        with _explained():
+        with explained():
             changed = queues.resume_all()
         self._say_changed(options, "resumed", changed, name)
 
     def declare(self, options: Options) -> None:
         name, given = options["name"], {setting: options[setting] for setting in SETTINGS if setting in options}
-        with _explained():
+        with explained():
             queue, is_new, changed, left = Queue.objects.declared(name, given, options["upsert"])
         told = {"name": name, "is_new": is_new, "changed": changed, "left": left, "settings": _settings_of(queue)}
         words = f"changed: {', '.join(changed)}" if changed else "as it was"
-        self._say(options, told, f"Queue {name!r} was declared." if is_new else f"Queue {name!r} is {words}.")
+        self.say(options, told, f"Queue {name!r} was declared." if is_new else f"Queue {name!r} is {words}.")
         if left:
             text = f"Queue {name!r} exists and keeps its {', '.join(left)}. Give --upsert to change it."
             raise CommandError(text, returncode=NOTHING_DONE)
 
     def delete(self, options: Options) -> None:
         name, jobs = options["name"], options["jobs"]
-        with _explained():
+        with explained():
             removed = Queue.objects.remove(name, jobs)
         text = (
             f"Queue {name!r} was deleted. Jobs cancelled: {removed.cancelled}, asked to stop: {removed.stopping}, "
             f"deleted: {removed.deleted}."
         )
-        self._say(options, {"name": name, **removed._asdict()}, text if removed.is_removed else "")
+        self.say(options, {"name": name, **removed._asdict()}, text if removed.is_removed else "")
         if not removed.is_removed:
             raise CommandError(_unknown(name), returncode=NOTHING_DONE)
 
     def _say_changed(self, options: Options, verb: str, changed: int, name: str | None) -> None:
         subject = f"{changed} queues were" if name is None else f"Queue {name!r} was"
-        self._say(options, {"name": name, verb: changed}, f"{subject} {verb}." if changed else "")
+        self.say(options, {"name": name, verb: changed}, f"{subject} {verb}." if changed else "")
         if changed:
             return
         if name is None or Queue.objects.filter(name=name).exists():
@@ -108,22 +101,6 @@ class QueueCommands:
             state = {"paused": "paused already", "resumed": "open already"}[verb]
             raise CommandError(f"{subject} is {state}.", returncode=NOTHING_DONE)
         raise CommandError(_unknown(name), returncode=NOTHING_DONE)
-
-    def _say(self, options: Options, told: Any, text: str) -> None:
-        if options["json"]:
-            self._command.stdout.write(json.dumps(told, indent=2, cls=DjangoJSONEncoder))
-        elif text:
-            self._command.stdout.write(text)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except JobsError as error:
-        raise CommandError(str(error), returncode=USAGE) from error
-    except Error as error:
-        raise CommandError(f"The database {conf.database()!r} cannot be used: {str(error).strip()}") from error
 
 
 def _which(options: Options) -> tuple[Any, str | None]:
@@ -203,18 +180,6 @@ def _wait(text: str) -> float:
     return seconds
 
 
-def _moment(text: str) -> datetime:
-    try:
-        moment = parse_datetime(text)
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2030-01-31T08:00 or 2030-01-31T08:00+01:00")
-    if settings.USE_TZ:
-        return moment if is_aware(moment) else make_aware(moment)
-    return make_naive(moment) if is_aware(moment) else moment
-
-
 # What is printed
 
 
@@ -244,11 +209,8 @@ def _settings_of(queue: Queue) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [("QUEUE", "STATE", "READY", "RUNNING", "WORKERS", "TAGS"), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     problems = [f"{row['name']}: {row['problem']}" for row in rows if row["problem"]]
-    return "\n".join([*lines, *([""] if problems else []), *problems])
+    return table(("QUEUE", "STATE", "READY", "RUNNING", "WORKERS", "TAGS"), map(_cells, rows), problems)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -261,12 +223,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return row["name"], state or "open", ready, running, str(len(row["workers"])), words
 
 
-_CODES = " Exit codes: 0 done; 1 nothing was done, with the reason on standard error; 2 wrong usage."
 QUEUES = (
     "Look at the queues, pause, resume, declare and delete them. Without a command: list. Workers follow within two "
-    "seconds." + _CODES
+    "seconds." + CODES
 )
-_LIST = "Show each queue with its state, its jobs, its workers and its settings." + _CODES
+_LIST = "Show each queue with its state, its jobs, its workers and its settings." + CODES
 _PAUSE = (
     "Stop workers from taking jobs of a queue, or of all; running jobs go on. Exit codes: 0 done; 1 nothing was done: no "
     "such queue, or paused already; 2 wrong usage."

@@ -6,6 +6,7 @@ from .lease import Lease
 from .limit import Limit
 from .queue import Queue
 from .result import Result
+from .schedule import Schedule
 from .worker import Worker
 
-__all__ = ["Attempt", "Job", "Lease", "Limit", "Queue", "Result", "Worker"]
+__all__ = ["Attempt", "Job", "Lease", "Limit", "Queue", "Result", "Schedule", "Worker"]

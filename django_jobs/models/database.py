@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, F, Value, When
 from django.db.models.expressions import Combinable, ExpressionWrapper
 from django.db.models.functions import Now
+from django.db.models.sql import Query
+from django.utils import timezone
 
 from .. import conf
 
@@ -39,6 +42,20 @@ class SecondsField(models.FloatField):
 
     def get_prep_value(self, value: Any) -> Any:
         return super().get_prep_value(_in_seconds(value))
+
+
+class ReadableJSONField(models.JSONField):
+    """JSON that can always be read: what no Python can hold is the text that it was, to be judged by whoever uses it."""
+
+    def deconstruct(self) -> Any:
+        name, _path, args, kwargs = super().deconstruct()
+        return name, "django.db.models.JSONField", args, kwargs
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        try:
+            return super().from_db_value(value, expression, connection)
+        except (ValueError, RecursionError):
+            return value
 
 
 def _in_seconds(value: Any) -> Any:
@@ -199,6 +216,24 @@ class Constant(models.Value):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[()]]:
         return f"'{self.value}'", ()
+
+
+def database_now(using: str) -> datetime:
+    """Return the time by the database's clock, as it writes it into rows."""
+    query = Query(None)
+    query.add_annotation(Now(), "now")
+    [[now]] = query.get_compiler(using=using).results_iter()
+    return as_moment(now)
+
+
+def as_moment(time: datetime) -> datetime:
+    """Return a time as it was read, which is naive with ``USE_TZ = False``, as an aware one."""
+    return timezone.make_aware(time) if timezone.is_naive(time) else time
+
+
+def as_column(moment: datetime | None) -> datetime | None:
+    """Return an aware time as the project's columns take it: naive with ``USE_TZ = False``."""
+    return moment if moment is None or settings.USE_TZ else timezone.make_naive(moment)
 
 
 def from_now(delay: timedelta | Combinable) -> ExpressionWrapper:

@@ -51,6 +51,21 @@ class Job(models.Model):
         _("raised"), default=0, db_default=0, help_text=_("How often its priority was raised because it waited.")
     )
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True)
+    # Whoever fires a schedule writes these two after the INSERT, which every other job does without.
+    schedule = models.ForeignKey(
+        "django_jobs.Schedule",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        # The constraint has an index of the few rows that have one.
+        db_index=False,
+        related_name="jobs",
+        verbose_name=_("schedule"),
+    )
+    scheduled_for = models.DateTimeField(
+        _("scheduled for"), null=True, blank=True, editable=False, help_text=_("The moment of its schedule.")
+    )
     progress = models.JSONField(_("progress"), null=True)
     meta = models.JSONField(_("meta"), default=dict)
     backend = models.CharField(_("backend"), max_length=100, default="default")
@@ -84,7 +99,13 @@ class Job(models.Model):
                 fields=["unique_key"],
                 condition=Q(unique_key__isnull=False) & (Q(state__in=UNFINISHED) | Q(unique_until__isnull=False)),
                 name="django_jobs_unique_key",
-            )
+            ),
+            # Each moment of a schedule once, however many look at it at once.
+            models.UniqueConstraint(
+                fields=["schedule", "scheduled_for"],
+                condition=Q(schedule__isnull=False),
+                name="django_jobs_schedule_moment",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from django.db.models import Value
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from .database import JobsManager, SecondsField
+from .database import JobsManager, ReadableJSONField, SecondsField
 from .queue_problems import EVERY_WORKER, SETTINGS, problem_of, problems_of
 from .queue_queryset import ALL_QUEUES, Lane, QueueQuerySet, matches
 
@@ -22,20 +22,6 @@ def every_worker() -> list[str]:
     return [EVERY_WORKER]
 
 
-class TagsField(models.JSONField):
-    """JSON that can always be read: what no Python can hold is the text that it was, and no list of expressions."""
-
-    def deconstruct(self) -> Any:
-        name, _path, args, kwargs = super().deconstruct()
-        return name, "django.db.models.JSONField", args, kwargs
-
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        try:
-            return super().from_db_value(value, expression, connection)
-        except (ValueError, RecursionError):
-            return value
-
-
 class Queue(models.Model):
     name = models.CharField(_("name"), max_length=100, unique=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
@@ -44,7 +30,7 @@ class Queue(models.Model):
     resume_at = models.DateTimeField(
         _("resume at"), null=True, blank=True, help_text=_("A pause ends by itself at this time; empty: it lasts.")
     )
-    tags = TagsField(
+    tags = ReadableJSONField(
         _("tags"),
         default=every_worker,
         db_default=Value([EVERY_WORKER], models.JSONField()),

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from .. import conf, notifications
 from ..exceptions import InvalidOption
-from ..models import Job, Queue, Worker
+from ..models import Job, Queue, Schedule, Worker
 from ..models.ageing import raise_waiting
 from ..models.claim import ANY, Kind
 from ..models.database import from_now
@@ -31,6 +31,8 @@ _PRUNE_PASS = 1.0
 
 
 class Duty(NamedTuple):
+    """What to do every so many seconds; sooner, if ``do`` returns a timedelta that is shorter."""
+
     name: str
     seconds: float
     do: Callable[[], object]
@@ -53,10 +55,11 @@ def declare_queues() -> int:
 
 
 def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES, kind: Kind = ANY) -> bool:
-    """Declare queues, make due jobs ready and give slots out, as the leader does; say whether a worker finds jobs now.
+    """Fire schedules, declare queues, make due jobs ready and give slots out, as the leader does; say whether a worker finds jobs now.
 
     ``kind`` is which jobs of its queues it takes. Asked anew, not of what was done here: a leader may have done it just before.
     """
+    Schedule.objects.fire_due()
     declare_queues()
     while Job.objects.stage_due():
         pass
@@ -64,6 +67,12 @@ def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES, kin
     served = set(Queue.objects.served_by(patterns, tags))
     taken = kind.of(Job.objects.ready())
     return any(name in served and taken.filter(queue_name=name).exists() for name in Job.objects.ready_queues())
+
+
+def fire_schedules() -> timedelta | None:
+    """Make the jobs of the schedules that are due; return how long until the next of them."""
+    Schedule.objects.fire_due()
+    return Schedule.objects.next_due_in()
 
 
 def prune() -> None:
@@ -109,6 +118,7 @@ def own_duties(heartbeat_timeout: float) -> list[Duty]:
     slots = Round()
     return [
         Duty("rescue", min(2.5, heartbeat_timeout / 4), rescue),
+        Duty("fire schedules", 1.0, fire_schedules),
         Duty("declare queues", 2.0, declare_queues),
         Duty("give out slots", 1.0, lambda: slots.look(Job.objects.all())),
         Duty("raise priorities", 1.0, raise_waiting),

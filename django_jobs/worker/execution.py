@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from .. import conf, signals
+from ..arguments import clean_json
 from ..backend import JobResult, JobsBackend
 from ..compat import (
     DjangoTask,
@@ -28,7 +29,6 @@ from ..compat import (
     task_started,
 )
 from ..context import JobContext, Progress, current_job, reset_current_job, set_current_job
-from ..enqueue import clean_json
 from ..exceptions import (
     Cancel,
     Fail,

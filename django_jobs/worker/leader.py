@@ -38,8 +38,9 @@ class DutyLoop(Service):
         self._due_at = 0.0
 
     def run_once(self) -> float:
-        self._duty.do()
-        return self._duty.seconds
+        answer = self._duty.do()
+        wait = answer.total_seconds() if isinstance(answer, timedelta) else self._duty.seconds
+        return min(max(wait, 0.0), self._duty.seconds)
 
     def do_if_due(self, now: float) -> float:
         """Do the duty if its time has come; return the seconds until the next time."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import conf
 from ..exceptions import InvalidOption, UnknownQueue
-from ..models import Queue
+from ..models import Queue, Schedule
 from ..models.claim import Kind
 from ..task import declared_tasks
 
@@ -98,6 +98,11 @@ def declare_known_queues() -> None:
     """
     configured = conf.queues()
     Queue.objects.declare_configured({name: configured.get(name, {}) for name in known_queues()})
+
+
+def declare_known_schedules() -> None:
+    """Bring the schedules in step with what tasks and settings declare. Raise InvalidOption for what cannot work."""
+    Schedule.objects.declare_all()
 
 
 def check_queues(patterns: Iterable[str]) -> None:

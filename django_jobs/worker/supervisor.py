@@ -30,7 +30,7 @@ from .duties import own_duties, plugin_duties
 from .heartbeat import Heartbeat
 from .leader import Leader, PluginDuties
 from .middleware import load_factories
-from .options import WorkerOptions, check_queues, declare_known_queues
+from .options import WorkerOptions, check_queues, declare_known_queues, declare_known_schedules
 from .preflight import check_database, explained_errors
 from .reload import Reloader
 from .service import Service, within
@@ -166,6 +166,7 @@ class Supervisor:
             check_queues(self.options.queues)
             self._register()
             declare_known_queues()
+            declare_known_schedules()
         connections.close_all()
         for service in self._services:
             service.start()

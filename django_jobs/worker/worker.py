@@ -41,7 +41,7 @@ from .executors.threads import ThreadExecutor
 from .leader import Leader
 from .link import Link
 from .middleware import load_factories
-from .options import WorkerOptions, check_queues, declare_known_queues, resolve_options
+from .options import WorkerOptions, check_queues, declare_known_queues, declare_known_schedules, resolve_options
 from .owner import Startable
 from .preflight import check_database, explained_errors
 from .service import Service, within
@@ -121,6 +121,9 @@ class Worker:
             check_queues(self.options.queues)
             self._register()
             declare_known_queues()
+            if self._alone:
+                # Else its supervisor has done it.
+                declare_known_schedules()
         self._state = WorkerState.RUNNING
         self._is_started = True
         parts: list[Startable] = [self._deadlines, self._threads, self._loop, self._announcer, self._exchange]

@@ -2,7 +2,7 @@
 
 Starts everything, uploads the sample of 5,000 orders through the page as a person would, shows how the jobs
 get on and sums up what ran. With a terminal it goes on until Ctrl-C; without, it ends by itself, with exit
-code 0 only if every job of this run succeeded. The data stay in ``.demo/``, so that a second run goes on with them.
+code 0 only if every job of this run succeeded and a schedule has fired. The data stay in ``.demo/``, so that a second run goes on with them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import django
 from django.core.management import call_command
 
+from django_jobs.states import JobState
+
 from ..postgres import PostgresFailed, running_postgres
 from .browser import Browser
 from .processes import MARKER, ChildEnded, Children, end_leftovers, free_port
+
+if TYPE_CHECKING:
+    from .firings import Firings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLE = ROOT / "example_project" / "data" / "orders-5000.csv"
@@ -66,18 +71,22 @@ def run(stack: ExitStack) -> int:
 def import_sample(browser: Browser, children: Children, files: Path) -> int:
     """Upload the sample, follow it to its end, sum up; return the exit code."""
     # Only now, because models can be imported only after django.setup().
+    from .firings import Firings, line_of
     from .progress import Progress
 
-    progress = Progress()
+    progress, firings = Progress(), Firings()
     page = browser.upload(SAMPLE)
     introduce(browser.address, page, files)
     for line in progress.lines(page, children.check):
         say(line)
     say(progress.summary())
-    code = 0 if progress.is_all_well() else 1
+    say("\nA schedule fires each minute:")
+    job = firings.first(children.check)
+    say(line_of(job))
+    code = 0 if progress.is_all_well() and job.state == JobState.SUCCEEDED else 1
     if is_watched():
         say("\nThe shop stays open: upload a file of your own. Ctrl-C stops everything.")
-        children.wait_for_interrupt()
+        children.wait_for_interrupt(meanwhile=lambda: tell(firings))
         say("\nStopping; the worker finishes the jobs that it runs.")
     return code
 
@@ -121,6 +130,8 @@ def introduce(address: str, page: str, files: Path) -> None:
       the jobs; one in 500 receipts found the mail server busy at its first try: its page shows that attempt
   {jobs}/queue/
       the queues imports, receipts and reports: what waits in them, pause and resume
+  {jobs}/schedule/
+      a report each night and a count of the orders each minute: when they run next and how the last runs went
   {jobs}/worker/
       two workers and their supervisor
   {files / "mail"}
@@ -133,6 +144,14 @@ def introduce(address: str, page: str, files: Path) -> None:
 def is_watched() -> bool:
     """Say whether somebody sits at a terminal, who can press Ctrl-C."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def tell(firings: Firings) -> None:
+    """Say which schedules have fired since the last time."""
+    from .firings import line_of
+
+    for job in firings.new():
+        say(line_of(job))
 
 
 def say(text: str) -> None:

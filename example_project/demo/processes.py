@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -69,11 +70,12 @@ class Children:
                 end = "\n".join(self._log(command).read_text(errors="replace").splitlines()[-30:])
                 raise ChildEnded(f"{command} ended with exit code {process.returncode}. The end of its log:\n{end}")
 
-    def wait_for_interrupt(self) -> None:
-        """Return at Ctrl-C. Raise ChildEnded if one of the processes ends before."""
+    def wait_for_interrupt(self, meanwhile: Callable[[], None]) -> None:
+        """Call ``meanwhile`` twice a second until Ctrl-C. Raise ChildEnded if one of the processes ends before."""
         with suppress(KeyboardInterrupt):
             while True:
                 self.check()
+                meanwhile()
                 time.sleep(0.5)
 
     def _log(self, command: str) -> Path:

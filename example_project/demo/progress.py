@@ -20,11 +20,11 @@ SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress:
-    """Follows the jobs that are enqueued after it is made."""
+    """Follows the jobs of the import: those that are enqueued after it is made, but for those of schedules."""
 
     def __init__(self) -> None:
         last = Job.objects.aggregate(last=Max("pk"))["last"] or 0
-        self._jobs = Job.objects.filter(pk__gt=last)
+        self._jobs = Job.objects.filter(pk__gt=last, schedule=None)
         self._began = time.monotonic()
 
     def lines(self, page: str, check: Callable[[], None]) -> Iterator[str]:

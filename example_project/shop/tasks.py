@@ -90,6 +90,25 @@ def make_report(upload_id: int) -> str:
     return f"{report['revenue']:.2f}"
 
 
+@task(name="shop.nightly_report", queue_name="reports")
+def report_on_yesterday() -> dict[str, Any]:
+    """Add up yesterday's orders and return what the shop's people read in the morning; a schedule runs it at night."""
+    yesterday = timezone.localdate() - timedelta(days=1)
+    return {"day": str(yesterday), **_sums_of(Order.objects.filter(ordered_on=yesterday))}
+
+
+@task(name="shop.count_orders", queue_name="reports")
+def count_orders(days: int) -> dict[str, Any]:
+    """Add up the orders of the uploads of the last days; a schedule in the settings has it run each minute."""
+    since = timezone.now() - timedelta(days=days)
+    return {"days": days, **_sums_of(Order.objects.filter(upload__uploaded_at__gte=since))}
+
+
+def _sums_of(orders: QuerySet[Order]) -> dict[str, Any]:
+    sums = orders.aggregate(orders=Count("pk"), revenue=Sum(F("quantity") * F("unit_price")))
+    return {"orders": sums["orders"], "revenue": f"{sums['revenue'] or 0:.2f}"}
+
+
 def _first_five(rows: QuerySet[Any, Any], name: str) -> list[dict[str, Any]]:
     """Return the rows with the most revenue, as JSON holds them."""
     return [row | {"revenue": f"{row['revenue']:.2f}"} for row in rows.order_by("-revenue", name)[:5]]

@@ -16,10 +16,11 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from django_jobs.admin import paging
-from django_jobs.models import Job, Limit, Queue, backlog, window
+from django_jobs.models import Job, Limit, Queue, Schedule, backlog, window
 from django_jobs.models.admission import give_out
 from django_jobs.models.backlog import backlogs, undeclared_ready_queues
 from django_jobs.models.completion import give_back_unknown
+from django_jobs.models.database import from_now
 from django_jobs.worker.duties import bring_up_jobs, own_duties
 from tests import tasks
 from tests.rows import HOUR, WORKER, claim, claimed, start_worker
@@ -44,6 +45,13 @@ _MANY = f"""INSERT INTO django_jobs_job {_COLUMNS}
     CASE WHEN number % 10 = 2 OR number % 10 > 5 THEN CURRENT_TIMESTAMP END,
     CASE WHEN number % 10 IN (3, 4, 5) THEN 'full' ELSE '' END, CASE WHEN number % 10 IN (3, 4, 5) THEN 1 END
     FROM numbers"""
+
+
+# Two thirds of the jobs are those of two schedules, each of a moment of its own.
+_SCHEDULED = {
+    "postgresql": "UPDATE django_jobs_job SET schedule_id = %s, scheduled_for = enqueued_at - id * INTERVAL '1 s'",
+    "sqlite": "UPDATE django_jobs_job SET schedule_id = %s, scheduled_for = DATETIME(enqueued_at, '-' || id || ' seconds')",
+}
 
 
 class Reads:
@@ -118,6 +126,10 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
     start_worker()
     with connection.cursor() as cursor:
         cursor.execute(_MANY)
+        for place, overlap in enumerate(("skip", "replace")):
+            schedule = Schedule.objects.declare(overlap, task=tasks.noop, cron="0 0 1 1 *", overlap=overlap)
+            cursor.execute(f"{_SCHEDULED[connection.vendor]} WHERE id %% 3 = {place}", [schedule.pk])
+        Schedule.objects.update(next_run_at=from_now(-HOUR))
         if connection.vendor == "postgresql":
             cursor.execute("ANALYZE django_jobs_job")
     for _ in range(3):
@@ -167,7 +179,7 @@ DO: dict[str, Callable[[], Any]] = {
 }
 
 
-WITHOUT_JOBS = {"forget workers", "the list of workers"}
+WITHOUT_JOBS = {"raise priorities", "forget workers", "the list of workers"}
 
 # What has no index, because each would cost every claim.
 WITHOUT_INDEX: dict[str, Callable[[], Any]] = {

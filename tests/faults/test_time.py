@@ -20,7 +20,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from django_jobs.models import Attempt, Job, Lease, Queue, Worker
+from django_jobs.models import Attempt, Job, Lease, Queue, Schedule, Worker
 from django_jobs.models.database import from_now
 from django_jobs.models.lease import LEADER
 from django_jobs.states import AttemptOutcome, JobState
@@ -97,6 +97,19 @@ def test_everything_that_waits_runs_at_its_time_and_every_row_has_the_right_time
     tries = [entry.at for entry in ledger.entries("begin", failing)]
     assert_in_time([later - earlier for earlier, later in pairwise(tries)], (0.3, 0.3))
     assert_right_times(command, [told, failing, child, paused])
+
+
+def test_a_schedule_fires_by_the_clock_of_the_database(wrong: Callable[..., Command], ledger: Ledger) -> None:
+    Schedule.objects.declare("each second", task=jobs.touch, cron="* * * * * *")
+    wrong()
+    since = timezone.now() - timedelta(seconds=SOON)
+
+    wait_until(lambda: ledger.count("ran") >= 3, timeout=SOON, message="3 runs")
+
+    Schedule.objects.pause("each second")
+    moments = list(Job.objects.order_by("scheduled_for").values_list("scheduled_for", flat=True))
+    assert all(since < moment <= timezone.now() for moment in moments)
+    assert {later - earlier for earlier, later in pairwise(moments)} == {timedelta(seconds=1)}
 
 
 def assert_in_time(seconds: Sequence[float], expected: Sequence[float]) -> None:

@@ -15,10 +15,11 @@ from django_jobs.bench.report import as_json, as_table
 from django_jobs.bench.run import Interrupted, Order, check_order, run_bench
 from django_jobs.exceptions import JobsError
 from django_jobs.management.queues import QUEUES, QueueCommands
+from django_jobs.management.schedules import SCHEDULES, ScheduleCommands
 
 
 class Command(BaseCommand):
-    help = "Look at the queues, and at the database that they are in. Each command has a --help of its own."
+    help = "Look at the queues, the schedules, and the database that they are in. Each command has a --help of its own."
     # Each command says itself what it lacks.
     requires_system_checks: list[str] = []
 
@@ -29,13 +30,20 @@ class Command(BaseCommand):
         bench.add_argument("--repeat", type=int, default=Order.repeat, metavar="N", help=_REPEAT)
         bench.add_argument("--measure", action="append", metavar="NAME", help=_MEASURE)
         bench.add_argument("--json", action="store_true", help=_AS_JSON)
-        self._add_queues(commands, parser)
+        self._add_section(commands, parser, "queues", QueueCommands(self), QUEUES)
+        self._add_section(commands, parser, "schedules", ScheduleCommands(self), SCHEDULES)
 
-    def _add_queues(self, commands: Any, parser: CommandParser) -> None:
-        calls = QueueCommands(self)
-        queues = self._add_command(commands, parser, "queues", calls.list, QUEUES)
-        queues.add_argument("--json", action="store_true", help=_AS_JSON)
-        under = queues.add_subparsers(title="commands", metavar="COMMAND")
+    def _add_section(
+        self,
+        commands: Any,
+        parser: CommandParser,
+        name: str,
+        calls: QueueCommands | ScheduleCommands,
+        sentence: str,
+    ) -> None:
+        section = self._add_command(commands, parser, name, calls.list, sentence)
+        section.add_argument("--json", action="store_true", help=_AS_JSON)
+        under = section.add_subparsers(title="commands", metavar="COMMAND")
 
         def add(name: str, call: Callable[[dict[str, Any]], None], sentence: str) -> CommandParser:
             command = self._add_command(under, parser, name, call, sentence)

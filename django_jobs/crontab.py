@@ -1,0 +1,194 @@
+"""Cron expressions: judged, put into words, and the moments they name. Pure; times come in and go out aware.
+
+Five fields (minute, hour, day of month, month, day of week), six with seconds last, or a name such as ``@daily``.
+croniter reads them and finds the times of the wall clock; what becomes of those on the days on which clocks change is
+decided here. Which of the two rules an expression follows, its hour says:
+
+- a fixed hour (``30 2 * * *``, ``0 */2 * * *``): a time that the clock leaves out is run at the first instant after the
+  gap, and a time that comes twice is run the first time only;
+- every hour (``*/5 * * * *``): nothing is run for a time that the clock leaves out, and one that comes twice runs twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cron_descriptor import CasingTypeEnum, FormatError, MissingFieldError, Options, WrongArgumentError, get_description
+from croniter import CroniterBadDateError, CroniterError, croniter
+
+from .exceptions import InvalidOption
+
+LONGEST_EXPRESSION = 255
+NAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+# Placeholders that croniter fills in from a hash, or by chance and each time anew.
+_PLACEHOLDER = re.compile(r"(?:^|[\s,])[hr](?:[\s,/(]|$)", re.IGNORECASE)
+_HOUR = 1
+_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+# No two changes of a zone's clock are as near as this, and none moves it by so much.
+_STEP, _NEAR = timedelta(hours=6), timedelta(hours=30)
+
+
+def validate(expression: str) -> None:
+    """Raise InvalidOption, with the reason, for what is no cron expression or never comes."""
+    if not isinstance(expression, str):
+        raise InvalidOption(f"A cron expression is a text, not {expression!r}.")
+    if len(expression) > LONGEST_EXPRESSION:
+        raise InvalidOption(f"A cron expression has at most {LONGEST_EXPRESSION} characters, not {len(expression)}.")
+    fields = _plain(expression).split()
+    if not fields:
+        raise InvalidOption("The cron expression is empty. Five fields say when, such as '*/5 * * * *'.")
+    if fields[0].startswith("@"):
+        known = ", ".join(NAMES)
+        raise InvalidOption(f"{expression!r} is no name of a cron expression. The names are {known}.")
+    if len(fields) not in (5, 6):
+        raise InvalidOption(
+            f"The cron expression {expression!r} has {len(fields)} field{'s' if len(fields) > 1 else ''}. It takes five "
+            "(minute, hour, day of month, month, day of week), or six with the second last."
+        )
+    if _PLACEHOLDER.search(expression):
+        raise InvalidOption(f"The cron expression {expression!r} has H or R. Write the numbers; jitter spreads runs.")
+    try:
+        croniter.expand(" ".join(fields), strict=True)
+        comes = _wall_times(" ".join(fields), datetime(2024, 1, 1)) is not None  # noqa: DTZ001 - of a wall clock
+    except (CroniterError, ValueError, KeyError, IndexError, OverflowError) as error:
+        raise InvalidOption(f"The cron expression {expression!r} cannot work: {error}") from error
+    if not comes:
+        raise InvalidOption(f"The cron expression {expression!r} never comes: no year has such a day.")
+
+
+def next_after(expression: str, moment: datetime, zone: ZoneInfo) -> datetime | None:
+    """Return the first moment after ``moment``, in UTC; None if there is none in the next 50 years.
+
+    ``expression`` has passed ``validate()``.
+    """
+    return next(moments_after(expression, moment, zone), None)
+
+
+def moments_after(expression: str, moment: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    """Yield the moments after ``moment`` in their order, each once, in UTC."""
+    clock = _Clock(expression, zone)
+    current: datetime | None = moment.astimezone(UTC).replace(microsecond=0)
+    while current is not None:
+        current = clock.next_after(current)
+        if current is not None:
+            yield current
+
+
+def describe(expression: str) -> str:
+    """Return the expression in words, in English; itself where there are none for it."""
+    fields = _plain(expression).split()
+    # Seconds come first there.
+    ordered = [*fields[5:], *fields[:5]]
+    options = Options()
+    options.use_24hour_time_format, options.locale_code = True, "en_US"
+    options.casing_type = CasingTypeEnum.Sentence
+    try:
+        return str(get_description(" ".join(ordered), options))
+    except (FormatError, MissingFieldError, WrongArgumentError, LookupError, TypeError, ValueError):
+        return expression
+
+
+class _Clock:
+    """The times of a cron expression by the clock on a wall, of which some are left out and some come twice."""
+
+    def __init__(self, expression: str, zone: ZoneInfo) -> None:
+        self._zone = zone
+        self._times = croniter(_plain(expression), datetime(2024, 1, 1), ret_type=datetime)  # noqa: DTZ001
+        # Whatever comes every hour is a star there.
+        self._is_fixed = "*" not in self._times.expanded[_HOUR]
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first moment after this one, if there is one.
+
+        Walk from change to change of the zone's clock: between two, each time of the wall clock comes once.
+        """
+        since, offset = moment, self._offset(moment)
+        wall = _naive(moment + offset)
+        while True:
+            time = self._time_after(wall)
+            if time is None:
+                return None
+            found = time.replace(tzinfo=UTC) - offset
+            change = self._change_between(since, min(found, since + _NEAR))
+            if change is None and found > since + _NEAR:
+                # A long way on, and nothing between: look again from shortly before.
+                since = max(since + _NEAR, found - 2 * _DAY)
+                offset = self._offset(since)
+                # What is there between has been looked at.
+                wall = max(wall, _naive(since + offset) - _DAY)
+                continue
+            if change is None:
+                if not (self._is_fixed and found.astimezone(self._zone).fold):
+                    return found
+                since, wall = found, time
+                continue
+            before, offset = offset, self._offset(change)
+            gap_begins, gap_ends = _naive(change + before), _naive(change + offset)
+            if self._is_fixed and gap_begins <= time < gap_ends:
+                return change
+            # With the second before it, a time of this very instant counts.
+            since, wall = change, gap_ends - _SECOND
+
+    def _time_after(self, wall: datetime) -> datetime | None:
+        """Return the first time after this one, by a clock that nobody changes."""
+        self._times.set_current(wall, force=True)
+        try:
+            time: datetime = self._times.get_next(datetime)
+        except (CroniterBadDateError, OverflowError, ValueError):
+            # Not in fifty years, or past the year 9999.
+            return None
+        return time
+
+    def _offset(self, moment: datetime) -> timedelta:
+        offset = moment.astimezone(self._zone).utcoffset()
+        assert offset is not None
+        return offset
+
+    def _change_between(self, since: datetime, until: datetime) -> datetime | None:
+        """Return the first instant after ``since``, up to ``until``, with another offset than at ``since``."""
+        offset = self._offset(since)
+        earlier = since
+        while earlier < until:
+            later = min(earlier + _STEP, until)
+            if self._offset(later) != offset:
+                return self._bisect(earlier, later, offset)
+            earlier = later
+        return None
+
+    def _bisect(self, earlier: datetime, later: datetime, offset: timedelta) -> datetime:
+        while later - earlier > _SECOND:
+            middle = earlier + timedelta(seconds=int((later - earlier).total_seconds()) // 2)
+            if self._offset(middle) == offset:
+                earlier = middle
+            else:
+                later = middle
+        return later
+
+
+def _plain(expression: str) -> str:
+    text = expression.strip()
+    return NAMES.get(text.lower(), text)
+
+
+def _wall_times(expression: str, start: datetime) -> datetime | None:
+    try:
+        found: datetime = croniter(expression, start, ret_type=datetime).get_next(datetime)
+    except CroniterBadDateError:
+        return None
+    return found
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=None)
