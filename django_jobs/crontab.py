@@ -61,7 +61,7 @@ def validate(expression: str) -> None:
         raise InvalidOption(f"The cron expression {expression!r} has H or R. Write the numbers; jitter spreads runs.")
     try:
         croniter.expand(" ".join(fields), strict=True)
-        comes = _wall_times(" ".join(fields), datetime(2024, 1, 1)) is not None  # noqa: DTZ001 - of a wall clock
+        comes = _first_time(" ".join(fields), datetime(2024, 1, 1)) is not None  # noqa: DTZ001 - of a wall clock
     except (CroniterError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise InvalidOption(f"The cron expression {expression!r} cannot work: {error}") from error
     if not comes:
@@ -182,7 +182,7 @@ def _plain(expression: str) -> str:
     return NAMES.get(text.lower(), text)
 
 
-def _wall_times(expression: str, start: datetime) -> datetime | None:
+def _first_time(expression: str, start: datetime) -> datetime | None:
     try:
         found: datetime = croniter(expression, start, ret_type=datetime).get_next(datetime)
     except CroniterBadDateError:
