@@ -112,7 +112,7 @@ def _which(options: Options) -> tuple[Any, str | None]:
 
 
 def _unknown(name: str) -> str:
-    with _explained():
+    with explained():
         is_known = name in known_queues()
     if is_known:
         return (
