@@ -312,6 +312,25 @@ def test_of_two_who_fire_at_once_one_does(rival: Rival) -> None:
     assert Job.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    "delete", [lambda: read().delete(), lambda: Schedule.objects.all().delete()], ids=["row", "set"]
+)
+def test_a_deletion_at_the_moment_of_firing_waits_for_its_end(rival: Rival, delete: Callable[[], Any]) -> None:
+    moment = Schedule.objects.declare("report", **NOOP).next_run_at
+    rival.begin()
+    rival.run(Schedule.objects.fire_due, moment)
+    with Rival() as deleter:
+        deleted = deleter.start(delete)
+        wait_until_blocked()
+
+        rival.commit()
+
+        deleted.result(30)
+
+    assert not Schedule.objects.exists()
+    assert (Job.objects.get().schedule, Job.objects.get().scheduled_for) == (None, moment)
+
+
 def test_of_two_who_declare_at_once_both_get_the_same_row(rival: Rival, settings: Any) -> None:
     settings.DJANGO_JOBS = {"SCHEDULES": {"report": NOOP}}
     rival.begin()

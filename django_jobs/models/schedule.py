@@ -143,6 +143,14 @@ class Schedule(models.Model):
             self.fault, self.updated_at = "", as_column(now)  # type: ignore[assignment]
             super().save(*args, update_fields=_WRITTEN if stored else None, **options)
 
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete it; its jobs stay, without a schedule. Whoever fires it comes before or finds it gone."""
+        with exclusive():
+            list(lock_rows(type(self).objects.using(using or _alias(self)).filter(pk=self.pk)).values_list("pk"))
+            return super().delete(using=using, keep_parents=keep_parents)
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+
     @property
     def problem(self) -> str:
         """Why it cannot run, in words; empty if nothing is wrong. Others are not touched by it."""
