@@ -546,6 +546,22 @@ def test_a_row_that_was_mended_runs_on_by_its_policy() -> None:
     assert (fired, read().problem, read().missed) == (1, "", 10)
 
 
+def test_a_row_that_is_resumed_while_it_is_bad_runs_on_once_it_is_mended() -> None:
+    schedule = declared(timezone="Europe/Paris")
+    # As on a host that lacks the zone, which comes back with the next deploy.
+    Schedule.objects.update(timezone="Europe/Pariss")
+    Schedule.objects.pause("report")
+    Schedule.objects.resume("report")
+    Schedule.objects.fire_due(due(schedule))
+    bad = read().problem
+    Schedule.objects.update(timezone="Europe/Paris")
+
+    fired = Schedule.objects.fire_due(due(schedule))
+
+    assert "Europe/Pariss" in bad
+    assert (fired, read().problem, read().next_run_at) == (1, "", due(schedule, 1))
+
+
 def test_json_that_nobody_can_read_spoils_its_row_only() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL stores no such JSON")

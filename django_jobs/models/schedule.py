@@ -136,8 +136,7 @@ class Schedule(models.Model):
             stored = None if self._state.adding else lock_rows(type(self).objects.filter(pk=self.pk)).first()
             now = database_now(_alias(self))
             if stored is None or self._is_retimed(stored):
-                is_over = self.withdrawn_at is not None or self.has_bad_times
-                self.next_run_at = None if is_over else as_column(next(self.moments_after(now), None))
+                self.next_run_at = self._next_run(stored, now)
             else:
                 self.next_run_at = stored.next_run_at
             self.fault, self.updated_at = "", as_column(now)  # type: ignore[assignment]
@@ -208,6 +207,14 @@ class Schedule(models.Model):
         return bool(problems_of({name: getattr(self, name) for name in TIMES}))
 
     # Saving
+
+    def _next_run(self, stored: Schedule | None, now: datetime) -> datetime | None:
+        if self.withdrawn_at is not None:
+            return None
+        if self.has_bad_times:
+            # Of times that can be read no more, such as those of a zone that a host lacks: it goes on once they can.
+            return stored and stored.next_run_at
+        return as_column(next(self.moments_after(now), None))
 
     def clean(self) -> None:
         """Raise ValidationError, by setting, for what cannot work by itself or together."""
