@@ -21,7 +21,7 @@ from django_jobs.worker import duties
 
 from . import tasks
 from .rows import HOUR, claim, outcome, row, start_worker, state_of, write
-from .unique_tasks import ship, ship_once
+from .unique_tasks import ship, ship_latest, ship_once
 
 pytestmark = pytest.mark.django_db
 
@@ -454,6 +454,19 @@ def test_a_moment_whose_unique_key_another_job_has_is_skipped(unique: Any) -> No
 
     assert [str(job.pk) for job in Job.objects.all()] == [holder.id]
     assert (read().skipped, read().next_run_at, row(holder.id).schedule) == (1, due(schedule, 1), None)
+
+
+def test_a_job_that_a_later_call_replaces_stays_the_job_of_its_moment() -> None:
+    schedule = declared(task=ship_latest, args=[1])
+    Schedule.objects.fire_due(due(schedule))
+    waiting = Job.objects.get()
+
+    replaced = ship_latest.using(priority=7).enqueue(1)
+    Schedule.objects.fire_due(due(schedule, 1))
+
+    job = Job.objects.get()
+    assert (replaced.id, job.pk, job.schedule, job.scheduled_for) == (str(job.pk), waiting.pk, schedule, due(schedule))
+    assert (read().skipped, read().next_run_at) == (1, due(schedule, 2))
 
 
 def test_a_job_that_needs_a_slot_waits_for_it() -> None:
