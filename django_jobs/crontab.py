@@ -34,6 +34,8 @@ NAMES = {
 
 # Placeholders that croniter fills in from a hash, or by chance and each time anew.
 _PLACEHOLDER = re.compile(r"(?:^|[\s,])[hr](?:[\s,/(]|$)", re.IGNORECASE)
+# How long a step may be, by the order of the fields. "Every 90 minutes" would come every hour.
+_STEPS, _LONGEST_STEPS = re.compile(r"/(\d+)"), (60, 24, 31, 12, 7, 60)
 _HOUR = 1
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 # No two changes of a zone's clock are as near as this, and none moves it by so much.
@@ -59,6 +61,12 @@ def validate(expression: str) -> None:
         )
     if _PLACEHOLDER.search(expression):
         raise InvalidOption(f"The cron expression {expression!r} has H or R. Write the numbers; jitter spreads runs.")
+    for field, most in zip(fields, _LONGEST_STEPS, strict=False):
+        if any(int(step) > most for step in _STEPS.findall(field)):
+            raise InvalidOption(
+                f"The cron expression {expression!r} has a step in {field!r} that is longer than {most}, all that there is to "
+                "step through: it would come each time from the beginning. Name the times, or use a larger field."
+            )
     try:
         croniter.expand(" ".join(fields), strict=True)
         comes = _first_time(" ".join(fields), datetime(2024, 1, 1)) is not None  # noqa: DTZ001 - of a wall clock

@@ -233,7 +233,7 @@ def test_nothing_follows_the_end_of_time() -> None:
 @pytest.mark.parametrize(
     "expression",
     [*NAMES, "@DAILY", "  0 0 * * * ", "0 0 l * *", "0 0 * * L5", "0 0 * * 5#1", "0 0 1 jan-mar sun", "0 0 29 2 *",
-     "0 0 ? * *", "1,2,3-9/2 * * * *", "* * * * * 30"],
+     "0 0 ? * *", "1,2,3-9/2 * * * *", "* * * * * 30", "*/60 */24 */31 */12 */7 */60"],
 )  # fmt: skip
 def test_what_comes_is_accepted(expression: str) -> None:
     validate(expression)
@@ -260,6 +260,9 @@ def test_what_comes_is_accepted(expression: str) -> None:
         ("60 * * * *", "cannot work"),
         ("* 24 * * *", "cannot work"),
         ("*/0 * * * *", "cannot work"),
+        ("*/90 * * * *", "longer than 60"),
+        ("0 1-9,*/36 * * *", "longer than 24"),
+        ("* * * * * */120", "longer than 60"),
         ("* * * 13 *", "cannot work"),
         ("* * * * 8", "cannot work"),
         ("5-1-3 * * * *", "cannot work"),
