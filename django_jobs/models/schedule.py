@@ -213,7 +213,7 @@ class Schedule(models.Model):
             return None
         if self.has_bad_times:
             # Of times that can be read no more, such as those of a zone that a host lacks: it goes on once they can.
-            return stored and stored.next_run_at
+            return stored.next_run_at if stored else None
         return as_column(next(self.moments_after(now), None))
 
     def clean(self) -> None:
