@@ -212,6 +212,38 @@ def test_changing_anything_else_leaves_the_next_run(name: str, value: Any) -> No
     assert (schedule.next_run_at, getattr(schedule, name)) == (FAR, value)
 
 
+def save_cron(cron: str) -> None:
+    schedule = read()
+    # This is not written, and changes nothing.
+    schedule.cron, schedule.timezone = cron, "Mars"
+    schedule.save(update_fields=["cron"])
+
+
+def create_or_change_cron(cron: str) -> None:
+    Schedule.objects.update_or_create(name="report", defaults={"cron": cron})
+
+
+@pytest.mark.parametrize("change", [save_cron, create_or_change_cron])
+def test_changing_one_column_finds_the_next_run_anew_too(change: Callable[[str], None]) -> None:
+    Schedule.objects.declare("report", **NOOP, timezone="UTC")
+    Schedule.objects.update(next_run_at=FAR, fault="bad")
+
+    change("7 7 7 7 *")
+
+    assert read().next_run_at == next(read().moments_after(now())) != FAR
+    assert (read().cron, read().timezone, read().problem) == ("7 7 7 7 *", "UTC", "")
+
+
+def test_changing_a_column_that_says_nothing_of_when_it_runs_writes_that_column_only() -> None:
+    schedule = Schedule.objects.declare("report", **NOOP)
+    Schedule.objects.update(next_run_at=FAR, jitter=5)
+
+    schedule.cron, schedule.priority = "@hourly", 3
+    schedule.save(update_fields=["priority"])
+
+    assert (read().next_run_at, read().cron, read().jitter, read().priority) == (FAR, "0 3 * * *", 5, 3)
+
+
 def test_an_edit_from_an_outdated_page_keeps_what_firing_has_counted() -> None:
     outdated = Schedule.objects.declare("report", **NOOP | {"cron": "* * * * *"})
     moment = outdated.next_run_at

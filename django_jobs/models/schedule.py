@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -129,18 +130,21 @@ class Schedule(models.Model):
 
         Also if it was enabled: what would have run while it was not is not caught up. What firing has written meanwhile stays.
         """
-        if update_fields is not None:
-            super().save(*args, update_fields=update_fields, **options)
+        written = _WRITTEN if update_fields is None else {*update_fields}
+        if not written & _RETIMING:
+            super().save(*args, update_fields=written, **options)
             return
         with exclusive():
             stored = None if self._state.adding else lock_rows(type(self).objects.filter(pk=self.pk)).first()
             now = database_now(_alias(self))
-            if stored is None or self._is_retimed(stored):
-                self.next_run_at = self._next_run(stored, now)
+            row = self._as_stored_with(stored, written)
+            if stored is None or row._is_retimed(stored):
+                self.next_run_at = row._next_run(stored, now)
             else:
                 self.next_run_at = stored.next_run_at
             self.fault, self.updated_at = "", as_column(now)  # type: ignore[assignment]
-            super().save(*args, update_fields=_WRITTEN if stored else None, **options)
+            is_partial = stored is not None or update_fields is not None
+            super().save(*args, update_fields=written | _FOUND if is_partial else None, **options)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete it; its jobs stay, without a schedule. Whoever fires it comes before or finds it gone."""
@@ -208,6 +212,15 @@ class Schedule(models.Model):
 
     # Saving
 
+    def _as_stored_with(self, stored: Schedule | None, written: Iterable[str]) -> Schedule:
+        """Return the row as it will be: of this object only what is written."""
+        if stored is None:
+            return self
+        row = copy(stored)
+        for name in written:
+            setattr(row, name, getattr(self, name))
+        return row
+
     def _next_run(self, stored: Schedule | None, now: datetime) -> datetime | None:
         if self.withdrawn_at is not None:
             return None
@@ -242,9 +255,10 @@ class Schedule(models.Model):
 
 
 # What saving a row that is there writes: not what firing counts.
-_WRITTEN = (
-    "name", *SETTINGS, "paused_reason", "next_run_at", "fault", "is_declared", "declaration", "withdrawn_at", "updated_at",
-)  # fmt: skip
+_WRITTEN = {"name", *SETTINGS, "paused_reason", "is_declared", "declaration", "withdrawn_at"}
+# What has the next run found anew, if it is written, and what is written along with it.
+_RETIMING = {*TIMES, "enabled", "withdrawn_at"}
+_FOUND = {"next_run_at", "fault", "updated_at"}
 
 
 def _alias(schedule: Schedule) -> str:
