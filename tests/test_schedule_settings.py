@@ -512,6 +512,32 @@ def test_one_that_a_person_made_is_taken_over(settings: Any) -> None:
     assert (read().is_declared, read().cron, read().priority) == (True, "@hourly", 3)
 
 
+def test_a_one_off_of_a_person_that_code_takes_over_follows_its_expression(settings: Any) -> None:
+    Schedule.objects.declare("report", task=tasks.noop, run_at=FAR)
+    Schedule.objects.declare("once", **NOOP)
+
+    declare(settings, report=NOOP, once={"task": tasks.noop, "run_at": FAR})
+
+    assert [(row.cron, row.run_at, row.problem) for row in (read(), read("once"))] == [
+        ("0 3 * * *", None, ""),
+        ("", FAR, ""),
+    ]
+    assert read("once").next_run_at == FAR
+
+
+def test_what_a_person_has_set_and_new_code_does_not_go_with_spoils_its_row_only(settings: Any) -> None:
+    declare(settings, report=NOOP, other=NOOP)
+    Schedule.objects.declare("report", upsert=True, end_at=FAR, args=[5])
+
+    declare(settings, report=NOOP | {"start_at": FAR + HOUR}, other=NOOP | {"cron": "0 4 * * *"})
+    Schedule.objects.update(next_run_at=FAR)
+    fired = Schedule.objects.fire_due(FAR)
+
+    assert "end_at is before start_at" in read().problem
+    assert (read().args, read("other").cron, read("other").problem) == ([5], "0 4 * * *", "")
+    assert (fired, Job.objects.get().schedule) == (1, read("other"))
+
+
 @pytest.mark.parametrize(("given", "reason"), BAD, ids=lambda value: str(value)[:40])
 def test_a_bad_declaration_is_an_error_of_the_check_and_of_a_start(
     settings: Any, given: dict[str, Any], reason: str

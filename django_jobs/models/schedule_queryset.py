@@ -87,10 +87,13 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
             if schedule is None:
                 schedule = self._insert(name, values | {"is_declared": True, "declaration": given})
             before = schedule.declaration if isinstance(schedule.declaration, list) else []
+            other = {"cron": "run_at", "run_at": "cron"}
+            before = [*before, *(other[key] for key in given if key in other)]
             dropped = {key: _default(self.model, key) for key in before if key not in values}
             state = {"is_declared": True, "declaration": given, "withdrawn_at": None}
             wanted = {key: value for key, value in (dropped | values).items() if key != "enabled"} | state
-            self._change(schedule, wanted)
+            # What people have set of it may not go with this: that is a problem of this row, and no worker's.
+            self._write(schedule, wanted)
 
     def _insert(self, name: str, values: Mapping[str, Any]) -> Schedule:
         schedule = self.model(name=name, **values)
@@ -104,13 +107,16 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         return schedule
 
     def _change(self, schedule: Schedule, values: Mapping[str, Any]) -> None:
+        if any(getattr(schedule, name) != value for name, value in values.items()):
+            refuse_problems(schedule.name, {**schedule.settings(), **values})
+            self._write(schedule, values)
+
+    def _write(self, schedule: Schedule, values: Mapping[str, Any]) -> None:
         changed = {name: value for name, value in values.items() if getattr(schedule, name) != value}
-        if not changed:
-            return
         for name, value in changed.items():
             setattr(schedule, name, value)
-        refuse_problems(schedule.name, schedule.settings())
-        schedule.save(using=self.db)
+        if changed:
+            schedule.save(using=self.db)
 
     # Firing
 
