@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import override_settings
 
 from django_jobs.exceptions import InvalidOption, JobsError
 from django_jobs.management.commands.runworker import Command
-from django_jobs.worker import Worker
+from django_jobs.worker import Worker, preflight
 from django_jobs.worker.options import resolve_options
 from django_jobs.worker.preflight import NotReady, check_database
 
@@ -87,3 +88,29 @@ def test_a_worker_cannot_be_started_twice() -> None:
 def test_an_unknown_queue_is_a_command_error_with_the_known_ones() -> None:
     with pytest.raises(CommandError, match=r"Did you mean 'mail'\?.*default"):
         call_command("runworker", "--queue", "mial", "--processes", "0")
+
+
+def test_a_worker_that_finds_the_database_locked_at_its_start_tries_again() -> None:
+    tries: list[int] = []
+
+    def prepare() -> None:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise OperationalError("database is locked")
+
+    preflight._once_unlocked(prepare)
+
+    assert len(tries) == 3
+
+
+def test_any_other_error_of_the_database_ends_the_start_at_once() -> None:
+    tries: list[int] = []
+
+    def prepare() -> None:
+        tries.append(len(tries))
+        raise OperationalError("unable to open database file")
+
+    with pytest.raises(OperationalError, match="unable to open"):
+        preflight._once_unlocked(prepare)
+
+    assert len(tries) == 1

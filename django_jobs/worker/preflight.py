@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import pkgutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.db import Error
+from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import AddIndex, AlterModelOptions, Migration, RemoveIndex, RenameIndex
 from django.db.migrations.loader import MigrationLoader
@@ -24,6 +25,8 @@ from ..models.database import jobs_connection, prepare_for_workers
 
 logger = logging.getLogger("django_jobs")
 
+# How long (seconds) others who start may have the database locked.
+_LOCKED_FOR = 10.0
 # What changes how fast this code is, and not what it can do: workers may start before it has been applied.
 _CAN_WAIT = (AddIndex, RemoveIndex, RenameIndex, AlterModelOptions)
 
@@ -41,7 +44,7 @@ def check_database(uses_processes: bool, concurrency: int) -> None:
     if connection.in_atomic_block:
         raise NotReady("A worker cannot start inside a transaction: its threads would not see what is done there.")
     with explained_errors():
-        connection.ensure_connection()
+        _once_unlocked(connection.ensure_connection)
         missing = unapplied_migrations()
     if missing:
         told = (
@@ -64,7 +67,22 @@ def check_database(uses_processes: bool, concurrency: int) -> None:
             "is in UTC: jobs would run at the wrong time. Set USE_TZ = True, or TIME_ZONE = 'UTC'."
         )
     with explained_errors():
-        prepare_for_workers()
+        _once_unlocked(prepare_for_workers)
+
+
+def _once_unlocked(prepare: Callable[[], None]) -> None:
+    """Prepare a connection or the database; again and again while it is locked.
+
+    SQLite waits for a lock, but not where it changes the mode of a file, and several workers may start at once.
+    """
+    until = time.monotonic() + _LOCKED_FOR
+    while True:
+        try:
+            return prepare()
+        except OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
 
 
 @contextmanager
