@@ -17,6 +17,7 @@ from django_jobs.states import JobState
 from .exchanges import enqueue
 from .processes import Command
 from .rows import claim, job_in, start_worker
+from .test_admin_queue_settings import STORED
 
 pytestmark = pytest.mark.django_db
 
@@ -244,20 +245,7 @@ def test_wrong_usage_is_refused(arguments: list[str]) -> None:
 
 # declare
 
-ALL = {
-    "tags": ["gpu", "zone=.*"],
-    "concurrency": 2,
-    "max_running": 3,
-    "rate_limit": 4,
-    "rate_window": 60.0,
-    "executor": "thread",
-    "timeout": 5.5,
-    "poll_interval": 0.25,
-    "raise_after": 3600.0,
-    "raise_by": 6,
-    "keep_succeeded": 3600.0,
-    "keep_failed": 0.5,
-}
+ALL = STORED | {"keep_succeeded": 3600.0, "keep_failed": 0.5}
 FLAGS = [
     "--tag=gpu",
     "--tag=zone=.*",

@@ -402,18 +402,25 @@ def test_the_wait_for_the_next_job_is_told() -> None:
 # Turns
 
 
+def run_one_by_one(count: int) -> list[int]:
+    """Let a worker with one thread run so many jobs, and return their ids in the order in which they ran."""
+    ran = []
+    with Hand(concurrency=1, claim_ahead=0) as hand:
+        for _ in range(count):
+            hand.turn()
+            job = hand.begin()
+            ran.append(job.id)
+            hand.end(job)
+    return ran
+
+
 def test_a_worker_of_many_queues_takes_of_each_in_turn() -> None:
     for name in ("a", "b", "c"):
         limited(name)
     long = enqueue(20, queue_name="a")
     short = enqueue(2, queue_name="b") + enqueue(2, queue_name="c")
-    ran = []
-    with Hand(concurrency=1, claim_ahead=0) as hand:
-        for _ in range(8):
-            hand.turn()
-            job = hand.begin()
-            ran.append(job.id)
-            hand.end(job)
+
+    ran = run_one_by_one(8)
 
     assert set(short) < set(ran[:6])
     assert set(ran) - set(short) == set(long[:4])
@@ -422,13 +429,8 @@ def test_a_worker_of_many_queues_takes_of_each_in_turn() -> None:
 def test_the_order_of_priorities_holds_across_queues_and_turns() -> None:
     limited("a"), limited("b")
     low, high = enqueue(2, queue_name="a"), enqueue(3, queue_name="b", priority=1)
-    ran = []
-    with Hand(concurrency=1, claim_ahead=0) as hand:
-        for _ in range(5):
-            hand.turn()
-            job = hand.begin()
-            ran.append(job.id)
-            hand.end(job)
+
+    ran = run_one_by_one(5)
 
     assert ran == [*high, *low]
 

@@ -15,7 +15,7 @@ from django_jobs import Snooze, current_job, enqueue_many, task
 from django_jobs.compat import InvalidTask
 from django_jobs.conf import LONGEST_DURATION
 from django_jobs.context import JobContext
-from django_jobs.exceptions import JobCancelled, JobInterrupted, JobTimeout
+from django_jobs.exceptions import Interrupt, JobCancelled, JobInterrupted, JobTimeout
 from django_jobs.models import Job, Queue
 from django_jobs.outcomes import ClaimedJob, Outcome
 from django_jobs.states import AttemptOutcome, JobState
@@ -427,7 +427,8 @@ def test_a_job_that_answers_when_its_time_is_over_gets_what_it_asks_for(threads:
     assert (outcome.verb, outcome.delay, outcome.meta) == ("snooze", 5.0, {"next": 7})
 
 
-def test_a_cancel_before_the_limit_counts(threads: Threads, clock: StillClock) -> None:
+def interrupted_and_then_late(threads: Threads, clock: StillClock, reason: type[Interrupt]) -> Outcome:
+    """Interrupt a job whose time runs out while it cleans up, and return its outcome."""
     gate, after = Gate(), Gate()
 
     def body() -> None:
@@ -439,12 +440,16 @@ def test_a_cancel_before_the_limit_counts(threads: Threads, clock: StillClock) -
     job = claimed_job(do.using(timeout=LIMIT), doing(body))
     threads.executor.submit(job)
     gate.wait()
-    threads.executor.interrupt({job.id}, JobCancelled)
+    threads.executor.interrupt({job.id}, reason)
     after.wait()
     run_out(threads, clock)
     after.open()
+    return threads.outcome()
 
-    outcome = threads.outcome()
+
+def test_a_cancel_before_the_limit_counts(threads: Threads, clock: StillClock) -> None:
+    outcome = interrupted_and_then_late(threads, clock, JobCancelled)
+
     assert (outcome.verb, type(outcome.exception)) == ("cancel", JobCancelled)
 
 
@@ -461,23 +466,9 @@ def test_a_cancel_after_the_limit_counts_too(threads: Threads, clock: StillClock
 def test_a_job_that_a_shutdown_interrupts_is_given_back_also_after_its_limit(
     threads: Threads, clock: StillClock
 ) -> None:
-    gate, after = Gate(), Gate()
+    outcome = interrupted_and_then_late(threads, clock, JobInterrupted)
 
-    def body() -> None:
-        try:
-            gate()
-        finally:
-            after()
-
-    job = claimed_job(do.using(timeout=LIMIT), doing(body))
-    threads.executor.submit(job)
-    gate.wait()
-    threads.executor.interrupt({job.id}, JobInterrupted)
-    after.wait()
-    run_out(threads, clock)
-    after.open()
-
-    assert threads.outcome().verb == "release"
+    assert outcome.verb == "release"
 
 
 def test_the_history_and_the_result_say_that_it_timed_out(threads: Threads, clock: StillClock) -> None:

@@ -7,18 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..exceptions import UnknownTask
-from ..models import Job
+from ..models import Job, Limit, Worker
 from ..states import FINISHED, JobState
 from ..task import declared_tasks, find_task
 from . import display
@@ -140,16 +136,6 @@ class JobAdmin(RowAdmin):
         action = {"retry": RETRY, "cancel": CANCEL, "run_now": RUN_NOW}[name]
         return reason_to_leave(action, row) is None
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Ask, then delete one job: the same as for many."""
-        if not self.has_delete_permission(request):
-            raise PermissionDenied
-        row = self.get_object(request, unquote(object_id))
-        if row is None:
-            return self.gone(request)
-        response = self.delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
-        return response or HttpResponseRedirect(self.list_url(request))
-
     # Columns and fields
 
     @admin.display(description=gettext_lazy("state"))
@@ -160,8 +146,7 @@ class JobAdmin(RowAdmin):
     def key_of_slots(self, job: Job) -> str:
         if not job.concurrency_key:
             return display.EMPTY
-        url = reverse(f"{self.admin_site.name}:django_jobs_limit_changelist")
-        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": job.concurrency_key}), job.concurrency_key)
+        return self.link_to_list(Limit, job.concurrency_key, q=job.concurrency_key)
 
     @admin.display(description=gettext_lazy("timeout"))
     def timeout_now(self, job: Job) -> str:
@@ -175,8 +160,7 @@ class JobAdmin(RowAdmin):
     def worker(self, job: Job) -> str:
         if not job.worker_id:
             return display.EMPTY
-        url = reverse(f"{self.admin_site.name}:django_jobs_worker_changelist")
-        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"worker_id": job.worker_id}), job.worker_id)
+        return self.link_to_list(Worker, job.worker_id, worker_id=job.worker_id)
 
     @admin.display(description=gettext_lazy("schedule"))
     def schedule_link(self, job: Job) -> str:

@@ -7,9 +7,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import IntegerField, OuterRef, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy
 
 from ..models import Job, Limit
@@ -64,6 +61,4 @@ class LimitAdmin(RowAdmin):
         return self._jobs_link(limit, JobState.BLOCKED, display.capped(limit.waiting)) if limit.waiting else "0"
 
     def _jobs_link(self, limit: Limit, state: JobState, text: str) -> str:
-        url = reverse(f"{self.admin_site.name}:django_jobs_job_changelist")
-        query = urlencode({"concurrency_key": limit.key, "state__exact": state})
-        return format_html('<a href="{}?{}">{}</a>', url, query, text)
+        return self.link_to_list(Job, text, concurrency_key=limit.key, state__exact=state)

@@ -20,6 +20,8 @@ from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from .. import conf
@@ -77,6 +79,22 @@ class RowAdmin(admin.ModelAdmin):
             if response is not None:
                 return response
         return HttpResponseRedirect(self.page_url(request, row))
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Ask, then delete one row: as the admin's own action ``delete_selected`` does it for many."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self.gone(request)
+        delete_selected: Any = self.delete_selected  # type: ignore[attr-defined]
+        response = delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
+        return response or HttpResponseRedirect(self.list_url(request))
+
+    def link_to_list(self, model: type[Model], text: object, **query: Any) -> str:
+        """Return a link to the list of another model's rows, searched or filtered."""
+        url = reverse(f"{self.admin_site.name}:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        return format_html('<a href="{}?{}">{}</a>', url, urlencode(query), text)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")

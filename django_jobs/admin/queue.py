@@ -7,19 +7,17 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import notifications
-from ..models import Queue, Worker
+from ..models import Job, Queue, Worker
 from ..models.backlog import TAKES_JOBS, Backlog, backlogs, undeclared_ready_queues
 from ..models.queue_removal import CANCEL, DELETE, KEEP, Removed
 from ..states import JobState
@@ -120,16 +118,6 @@ class QueueAdmin(RowAdmin):
         is_for_all = match is not None and match.url_name == "django_jobs_queue_all"
         return self.list_url(request) if is_for_all else super()._back_url(request, queryset, is_list)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Ask, then delete one queue: the same as for many."""
-        if not self.has_delete_permission(request):
-            raise PermissionDenied
-        row = self.get_object(request, unquote(object_id))
-        if row is None:
-            return self.gone(request)
-        response = self.delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
-        return response or HttpResponseRedirect(self.list_url(request))
-
     def offers(self, name: str, row: Any) -> bool:
         return row.backlog.is_paused == (name == "resume")
 
@@ -177,10 +165,7 @@ class QueueAdmin(RowAdmin):
     def _jobs_link(self, queue: Queue, state: JobState, count: int, text: str) -> str:
         if not count:
             return text
-        url = reverse(f"{self.admin_site.name}:django_jobs_job_changelist")
-        return format_html(
-            '<a href="{}?{}">{}</a>', url, urlencode({"queue_name": queue.name, "state__exact": state}), text
-        )
+        return self.link_to_list(Job, text, queue_name=queue.name, state__exact=state)
 
     def _worker_link(self, worker: Worker) -> str:
         url = reverse(f"{self.admin_site.name}:django_jobs_worker_change", args=[worker.pk])

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -124,9 +122,7 @@ class WorkerAdmin(RowAdmin):
     def active_jobs(self, worker: Worker) -> str:
         if not worker.active:
             return "0"
-        url = reverse(f"{self.admin_site.name}:django_jobs_job_changelist")
-        query = urlencode({"worker_id": worker.worker_id, "state__exact": JobState.RUNNING})
-        return format_html('<a href="{}?{}">{}</a>', url, query, worker.active)
+        return self.link_to_list(Job, worker.active, worker_id=worker.worker_id, state__exact=JobState.RUNNING)
 
     @admin.display(description=gettext_lazy("memory"))
     def memory(self, worker: Worker) -> str:
