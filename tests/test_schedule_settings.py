@@ -459,6 +459,31 @@ def test_a_schedule_that_is_declared_again_runs_again_from_now_on(settings: Any)
     assert read().next_run_at > now()
 
 
+@pytest.mark.parametrize("upsert", [False, True])
+def test_what_code_declares_no_more_is_whoevers_declares_it_next(settings: Any, upsert: bool) -> None:
+    declare(settings, report=NOOP)
+    declare(settings)
+
+    Schedule.objects.declare("report", upsert, task=tasks.noop, cron="0 4 * * *")
+    declare_known_schedules()
+
+    assert (read().cron, read().problem, read().is_declared) == ("0 4 * * *", "", False)
+    assert now() < read().next_run_at <= now() + 24 * HOUR
+
+
+def test_a_time_that_nobody_can_read_keeps_no_worker_from_starting(settings: Any) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no such times")
+    declare(settings, report=NOOP, later=NOOP)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_jobs_schedule SET last_run_at = 'infinity' WHERE name = 'report'")
+
+    declare(settings, report=NOOP | {"jitter": 5}, later=NOOP | {"jitter": 5})
+
+    assert "cannot be read" in Schedule.objects.values_list("fault", flat=True).get(name="report")
+    assert read("later").jitter == 5
+
+
 def test_a_deploy_without_changes_writes_nothing(settings: Any) -> None:
     declare(settings, report=NOOP | {"args": (1,), "jitter": timedelta(seconds=5), "start_at": FAR})
 

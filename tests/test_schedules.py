@@ -15,7 +15,7 @@ from django_jobs import signals
 from django_jobs.exceptions import InvalidOption, UnknownSchedule
 from django_jobs.models import Job, Queue, Schedule, firing
 from django_jobs.models.database import database_now, from_now
-from django_jobs.models.firing import GRACE, MOST_COUNTED, fire
+from django_jobs.models.firing import GRACE, MOST_COUNTED, fire, run_now
 from django_jobs.states import JobState
 from django_jobs.worker import duties
 
@@ -205,10 +205,41 @@ def test_a_one_off_fires_once() -> None:
     assert (moments(), read().next_run_at) == ([moment], None)
 
 
-def test_a_one_off_whose_time_has_passed_never_runs() -> None:
+def test_a_one_off_whose_time_has_passed_never_runs_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     schedule = declared(run_at=database_now("default") - SECOND)
 
     assert (schedule.next_run_at, Schedule.objects.fire_due()) == (None, 0)
+    [record] = caplog.records
+    assert "'report' never runs" in record.getMessage()
+
+
+def test_a_next_run_that_somebody_has_set_is_kept_and_fires() -> None:
+    other = BEGIN + 7 * SECOND
+    Schedule.objects.create(name="new", task_path=tasks.noop.path, cron="@daily", next_run_at=other)
+    changed = declared("changed")
+    changed.next_run_at = other
+    changed.save()
+
+    fired = Schedule.objects.fire_due(other)
+
+    assert (fired, moments("new"), moments("changed")) == (2, [other], [other])
+    assert read("changed").next_run_at == BEGIN + MINUTE
+
+
+@pytest.mark.parametrize("read_it", [read, lambda: refreshed(read())], ids=["read", "refreshed"])
+def test_who_saves_what_was_read_before_a_firing_does_not_put_it_back(read_it: Any) -> None:
+    schedule = declared()
+    outdated = read_it()
+    Schedule.objects.fire_due(due(schedule))
+
+    outdated.save()
+
+    assert read().next_run_at == outdated.next_run_at == due(schedule, 1)
+
+
+def refreshed(schedule: Schedule) -> Schedule:
+    schedule.refresh_from_db()
+    return schedule
 
 
 def test_jitter_delays_each_run_by_a_part_of_it_that_is_the_same_for_everybody() -> None:
@@ -504,6 +535,16 @@ def test_run_now_goes_past_a_pause_and_refuses_what_cannot_run() -> None:
     with pytest.raises(UnknownSchedule, match="nothing"):
         Schedule.objects.run_now("nothing")
     assert Job.objects.count() == 1
+
+
+def test_one_that_is_deleted_just_before_it_is_run_makes_no_job() -> None:
+    schedule = declared()
+    Schedule.objects.all().delete()
+
+    with pytest.raises(UnknownSchedule, match="'report' was deleted"):
+        run_now(Schedule.objects.all(), schedule)
+
+    assert not Job.objects.exists()
 
 
 # A row that has become bad

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..exceptions import UnknownTask
-from ..models import Job, Limit, Worker
+from ..models import Job, Limit, Schedule, Worker
 from ..states import FINISHED, JobState
 from ..task import declared_tasks, find_task
 from . import display
@@ -166,8 +166,7 @@ class JobAdmin(RowAdmin):
     def schedule_link(self, job: Job) -> str:
         if job.schedule is None:
             return display.EMPTY
-        url = reverse(f"{self.admin_site.name}:django_jobs_schedule_change", args=[job.schedule_id])
-        link = format_html('<a href="{}">{}</a>', url, job.schedule)
+        link = self.link_to_page(Schedule, job.schedule_id, job.schedule)
         return link if job.scheduled_for else display.with_note(link, _("by hand"))
 
     @admin.display(description=gettext_lazy("task"))

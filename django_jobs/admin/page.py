@@ -81,13 +81,15 @@ class RowAdmin(admin.ModelAdmin):
         return HttpResponseRedirect(self.page_url(request, row))
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Ask, then delete one row: as the admin's own action ``delete_selected`` does it for many."""
+        """Ask, then delete one row: as the admin's own action ``delete_selected``, if it has one, does it for many."""
+        delete_selected: Any = getattr(self, "delete_selected", None)
+        if delete_selected is None:
+            return super().delete_view(request, object_id, extra_context)
         if not self.has_delete_permission(request):
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
             return self.gone(request)
-        delete_selected: Any = self.delete_selected  # type: ignore[attr-defined]
         response = delete_selected(request, self.get_queryset(request).filter(pk=row.pk))
         return response or HttpResponseRedirect(self.list_url(request))
 
@@ -95,6 +97,11 @@ class RowAdmin(admin.ModelAdmin):
         """Return a link to the list of another model's rows, searched or filtered."""
         url = reverse(f"{self.admin_site.name}:{model._meta.app_label}_{model._meta.model_name}_changelist")
         return format_html('<a href="{}?{}">{}</a>', url, urlencode(query), text)
+
+    def link_to_page(self, model: type[Model], pk: Any, text: object) -> str:
+        """Return a link to the page of another model's row."""
+        url = reverse(f"{self.admin_site.name}:{model._meta.app_label}_{model._meta.model_name}_change", args=[pk])
+        return format_html('<a href="{}">{}</a>', url, text)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")

@@ -11,7 +11,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -168,8 +168,7 @@ class QueueAdmin(RowAdmin):
         return self.link_to_list(Job, text, queue_name=queue.name, state__exact=state)
 
     def _worker_link(self, worker: Worker) -> str:
-        url = reverse(f"{self.admin_site.name}:django_jobs_worker_change", args=[worker.pk])
-        link = format_html('<a href="{}">{}</a>', url, worker.worker_id)
+        link = self.link_to_page(Worker, worker.pk, worker.worker_id)
         return link if worker.state in TAKES_JOBS else display.with_note(link, f"({worker.get_state_display()})")
 
     # Actions

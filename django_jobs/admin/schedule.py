@@ -9,14 +9,13 @@ from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from ..exceptions import JobsError
-from ..models import Schedule
+from ..models import Job, Schedule
 from ..models.schedule_history import last_jobs
 from ..models.schedule_problems import SETTINGS
 from . import display
@@ -173,9 +172,7 @@ class ScheduleAdmin(RowAdmin):
         return _("%(late)d late, %(missed)d missed, %(skipped)d skipped") % numbers
 
     def _job_badge(self, job: Any) -> str:
-        url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[job.pk])
-        badge = display.state_badge(job.state, job.get_state_display())
-        return format_html('<a href="{}">{}</a>', url, badge)
+        return self.link_to_page(Job, job.pk, display.state_badge(job.state, job.get_state_display()))
 
     # Actions
 
@@ -191,14 +188,13 @@ class ScheduleAdmin(RowAdmin):
             self._report_run(request, schedule, result)
 
     def _report_run(self, request: HttpRequest, schedule: Schedule, result: Any) -> None:
-        url = reverse(f"{self.admin_site.name}:django_jobs_job_change", args=[result.id])
+        job = self.link_to_page(Job, result.id, _("job %(id)s") % {"id": result.id})
         if not result.is_new:
-            text = _('“{}” was not run: <a href="{}">job {}</a> has its unique key.')
-            self.message_user(request, format_html(text, schedule.name, url, result.id), messages.WARNING)
+            text = _("“{}” was not run: {} has its unique key.")
+            self.message_user(request, format_html(text, schedule.name, job), messages.WARNING)
             return
         self.log_change(request, schedule, _("Run now: job %(id)s.") % {"id": result.id})
-        text = _('“{}” runs now, as <a href="{}">job {}</a>.')
-        self.message_user(request, format_html(text, schedule.name, url, result.id), messages.SUCCESS)
+        self.message_user(request, format_html(_("“{}” runs now, as {}."), schedule.name, job), messages.SUCCESS)
 
     @admin.action(permissions=["operate"], description=gettext_lazy("Pause selected schedules"))
     def pause(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:

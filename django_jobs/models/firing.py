@@ -24,9 +24,9 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import F
 
 from .. import signals
-from ..exceptions import DuplicateJob
+from ..exceptions import DuplicateJob, UnknownSchedule
 from ..task import find_task
-from .database import as_column, as_moment, database_now, exclusive, lock_free_rows
+from .database import as_column, as_moment, database_now, exclusive, lock_free_rows, lock_rows
 from .job import Job
 from .schedule_problems import refuse_problems
 
@@ -84,14 +84,15 @@ def _fire_apart(schedules: ScheduleQuerySet, pk: int, now: datetime | None) -> i
             raise
         logger.exception("Schedule #%s could not be fired; it is tried again.", pk)
     except Exception as error:  # noqa: BLE001 - the project's code makes keys of arguments, and receives signals
-        _note_fault(schedules, pk, f"{type(error).__name__}: {error}")
+        note_fault(schedules.filter(pk=pk), f"{type(error).__name__}: {error}")
     return 0
 
 
-def _note_fault(schedules: ScheduleQuerySet, pk: int, fault: str) -> None:
+def note_fault(schedule: ScheduleQuerySet, fault: str) -> None:
+    """Write into the row of a schedule why it does not run, and log it if that is new."""
     fault = fault.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:1000]
-    if schedules.filter(pk=pk).exclude(fault=fault).update(fault=fault):
-        logger.warning("Schedule #%s does not run: %s", pk, fault)
+    if schedule.exclude(fault=fault).update(fault=fault):
+        logger.warning("Schedule %r does not run: %s", schedule.values_list("name", flat=True).first(), fault)
 
 
 def fire(schedules: ScheduleQuerySet, pk: int, now: datetime | None = None) -> int:
@@ -240,6 +241,9 @@ def run_now(schedules: ScheduleQuerySet, schedule: Schedule) -> Any:
     """Enqueue a job of the schedule at once and return its TaskResult; see ``ScheduleQuerySet.run_now``."""
     refuse_problems(schedule.name, schedule.settings())
     with exclusive():
+        # Else it could be deleted before the job points to it.
+        if not list(lock_rows(schedules.filter(pk=schedule.pk)).values_list("pk")):
+            raise UnknownSchedule(f"The schedule {schedule.name!r} was deleted.")
         result = _enqueue(schedule)
         if _made_a_job(result):
             Job.objects.filter(pk=result.id).update(schedule=schedule)

@@ -117,6 +117,9 @@ class Schedule(models.Model):
 
     objects = JobsManager.from_queryset(ScheduleQuerySet)()
 
+    # What ``next_run_at`` was when it was read: another value is one that somebody has set.
+    _next_run_read: datetime | None = None
+
     class Meta:
         verbose_name = _("schedule")
         verbose_name_plural = _("schedules")
@@ -128,23 +131,23 @@ class Schedule(models.Model):
     def save(self, *args: Any, update_fields: Iterable[str] | None = None, **options: Any) -> None:
         """Write it. The next run is found anew, after the database's now, if what says when it runs was changed.
 
-        Also if it was enabled: what would have run while it was not is not caught up. What firing has written meanwhile stays.
+        Also if it was enabled: what would have run while it was not is not caught up. Else the next run is what somebody
+        has set on this object, if so. What firing has written meanwhile stays.
         """
         written = _WRITTEN if update_fields is None else {*update_fields}
         if not written & _RETIMING:
             super().save(*args, update_fields=written, **options)
+            self._next_run_read = self.next_run_at if "next_run_at" in written else self._next_run_read
             return
         with exclusive():
             stored = None if self._state.adding else lock_rows(type(self).objects.filter(pk=self.pk)).first()
             now = database_now(_alias(self))
             row = self._as_stored_with(stored, written)
-            if stored is None or row._is_retimed(stored):
-                self.next_run_at = row._next_run(stored, now)
-            else:
-                self.next_run_at = stored.next_run_at
+            self.next_run_at = self._next_run_to_write(stored, row, now)
             self.fault, self.updated_at = "", as_column(now)  # type: ignore[assignment]
             is_partial = stored is not None or update_fields is not None
             super().save(*args, update_fields=written | _FOUND if is_partial else None, **options)
+        self._next_run_read = self.next_run_at
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete it; its jobs stay, without a schedule. Whoever fires it comes before or finds it gone."""
@@ -154,11 +157,21 @@ class Schedule(models.Model):
 
     delete.alters_data = True  # type: ignore[attr-defined]
 
+    @classmethod
+    def from_db(cls, *args: Any, **options: Any) -> Schedule:
+        schedule = super().from_db(*args, **options)
+        schedule._next_run_read = schedule.__dict__.get("next_run_at")
+        return schedule
+
+    def refresh_from_db(self, *args: Any, **options: Any) -> None:
+        super().refresh_from_db(*args, **options)
+        self._next_run_read = self.__dict__.get("next_run_at")
+
     @property
     def problem(self) -> str:
         """Why it cannot run, in words; empty if nothing is wrong. Others are not touched by it."""
         if self.withdrawn_at is not None:
-            return "Nothing in the code or the settings declares it any more: it does not run."
+            return "Nothing in the code or the settings declares it any more: it does not run. Whoever edits it takes it over."
         return problem_of(self.settings()) or self.fault
 
     @property
@@ -220,6 +233,14 @@ class Schedule(models.Model):
         for name in written:
             setattr(row, name, getattr(self, name))
         return row
+
+    def _next_run_to_write(self, stored: Schedule | None, row: Schedule, now: datetime) -> datetime | None:
+        is_set = self.next_run_at != self._next_run_read
+        if stored is not None and row._is_retimed(stored):
+            return row._next_run(stored, now)
+        if is_set:
+            return self.next_run_at
+        return row._next_run(None, now) if stored is None else stored.next_run_at
 
     def _next_run(self, stored: Schedule | None, now: datetime) -> datetime | None:
         if self.withdrawn_at is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, models, transaction
+from django.db import DataError, IntegrityError, models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -20,6 +21,8 @@ from .schedule_problems import as_stored, refuse_name, refuse_problems
 
 if TYPE_CHECKING:
     from .schedule import Schedule
+
+logger = logging.getLogger("django_jobs")
 
 LONGEST_REASON = 255
 
@@ -55,6 +58,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         """Make sure that the schedule exists and return it. ``task`` is a declared task or its path.
 
         With ``upsert`` an existing schedule takes the given settings and keeps its others; without, it stays as it is.
+        One that the code has withdrawn is taken over: it takes the settings, and whoever calls owns it from now on.
         Raise InvalidOption, having changed nothing, for a setting that schedules do not have and for what cannot work.
         """
         refuse_name(name)
@@ -63,7 +67,9 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
             schedule = lock_rows(self.filter(name=name)).first()
             if schedule is None:
                 return self._insert(name, values)
-            if upsert:
+            if schedule.withdrawn_at is not None:
+                self._change(schedule, values | {"withdrawn_at": None, "is_declared": False, "declaration": None})
+            elif upsert:
                 self._change(schedule, values)
             return schedule
 
@@ -76,7 +82,11 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         """
         declared = {name: checked_entry(name, settings) for name, settings in declared_schedules().items()}
         for name, values in declared.items():
-            self._keep_in_step(name, values)
+            try:
+                self._keep_in_step(name, values)
+            except (DataError, ValueError, OverflowError) as error:
+                # Of a time in the row that Python cannot hold: no reason for workers not to start.
+                firing.note_fault(self.filter(name=name), f"Its row cannot be read: {error}")
         gone = self.filter(is_declared=True, withdrawn_at=None).exclude(name__in=declared)
         gone.update(withdrawn_at=Now(), next_run_at=None)
 
@@ -104,6 +114,8 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         except IntegrityError:
             # Another process has declared it meanwhile.
             return self.get(name=name)
+        if schedule.next_run_at is None:
+            logger.warning("Schedule %r never runs: its time, or its end, has passed.", name)
         return schedule
 
     def _change(self, schedule: Schedule, values: Mapping[str, Any]) -> None:
