@@ -58,7 +58,7 @@ STORED = {
     "start_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     "end_at": datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC),
 }
-COLUMNS = ("name", "status", "expression", "next", "last", "late", "outcomes", "task")
+COLUMNS = ("name", "status", "expression", "next", "last", "outcomes", "late", "task")
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ class ScheduleAdmin(RowAdmin):
         "expression",
         "next_run",
         "last_run",
-        "late_starts",
         "last_outcomes",
+        "late_starts",
         "task_path",
     )
     list_filter = (ScheduleStatusFilter, "is_declared", TaskFilter)
