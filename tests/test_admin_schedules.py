@@ -58,6 +58,7 @@ STORED = {
     "start_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     "end_at": datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC),
 }
+PREVIEW = f"{SCHEDULES}preview/"
 COLUMNS = ("name", "status", "expression", "next", "last", "outcomes", "late", "task")
 
 
@@ -457,6 +458,57 @@ def test_a_refused_expression_has_no_next_runs_and_harms_nothing(browser: Client
     assert "can never occur" in text
     assert "never runs again" not in text
     assert saved(row).cron == "30 2 * * *"
+
+
+TYPED = {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}
+
+
+def test_what_is_typed_is_shown_in_words_and_with_its_next_runs_before_it_is_saved(browser: Client) -> None:
+    row = schedule()
+
+    of_new = browser.get(PREVIEW, TYPED).json()
+    of_changed = browser.get(PREVIEW, TYPED | {"id": row.pk, "end_at_0": "2020-01-01", "end_at_1": "00:00"}).json()
+
+    assert (of_new["words"], of_new["problem"]) == ("At 07:15", "")
+    assert of_new["runs"].count("07:15:00 JST") == 5
+    assert (of_changed["words"], of_changed["runs"]) == ("At 07:15", "It never runs again.")
+    assert settings_of()["cron"] == "30 2 * * *"
+    assert Schedule.objects.count() == 1
+
+
+def test_a_preview_is_of_what_code_owns_together_with_what_was_typed(browser: Client, settings: Any) -> None:
+    settings.DJANGO_JOBS = {"SCHEDULES": {"report": {"task": "tests.tasks.noop", "cron": "30 2 * * *"}}}
+    Schedule.objects.declare_all()
+    row = Schedule.objects.get()
+
+    found = browser.get(PREVIEW, TYPED | {"id": row.pk, "start_at_0": "2099-05-01", "start_at_1": "12:00"}).json()
+
+    assert found["words"] == "At 02:30"
+    assert "2099-05-02 02:30:00 JST" in found["runs"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [
+        ({"cron": "0 0 31 2 *"}, "can never occur"),
+        ({"cron": "<b>"}, "&lt;b&gt;"),
+        ({"timezone": "Mars/Olympus"}, "Mars/Olympus"),
+        ({"run_at_0": "2099-05-01", "run_at_1": "12:00"}, "goes without cron"),
+        ({"start_at_0": "2099-05-01", "start_at_1": "noon"}, "Enter a valid time"),
+    ],
+)
+def test_a_preview_says_what_is_wrong_with_the_times(browser: Client, typed: dict[str, str], problem: str) -> None:
+    found = browser.get(PREVIEW, TYPED | typed).json()
+
+    assert problem in found["problem"]
+    assert found["runs"] == "-"
+
+
+def test_who_may_not_save_has_no_preview(db: None) -> None:
+    row = schedule()
+
+    assert staff("view_schedule", "change_schedule").get(PREVIEW, TYPED).status_code == 403
+    assert staff("view_schedule", "add_schedule", "view_job").get(PREVIEW, TYPED | {"id": row.pk}).status_code == 403
 
 
 # What ran last

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -22,7 +24,7 @@ from . import display
 from .filters import ScheduleStatusFilter, TaskFilter
 from .page import RowAdmin
 from .schedule_forms import PauseForm, ScheduleForm
-from .schedule_runs import last_runs, next_runs
+from .schedule_runs import last_runs, next_runs, preview, words_of
 
 # How many of the last jobs each row of the list shows.
 MOST_LISTED_RUNS = 5
@@ -72,11 +74,25 @@ class ScheduleAdmin(RowAdmin):
         (gettext_lazy("Task"), {"fields": ("task_path", "args", "kwargs", ("queue_name", "priority"))}),
         (
             gettext_lazy("When"),
-            {"fields": (("cron", "run_at"), "timezone", ("start_at", "end_at"), "jitter", "words_now", "upcoming")},
+            {"fields": (("cron", "run_at"), "timezone", "words_now", "upcoming", ("start_at", "end_at"), "jitter")},
         ),
         (gettext_lazy("Overlap and downtime"), {"fields": ("overlap", ("catch_up", "catch_up_limit"))}),
     )
     add_fieldsets = ((None, {"fields": ("name",)}), *fieldsets[1:])
+
+    class Media:
+        js = ["django_jobs/schedule.js"]
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.preview_view)
+        return [path("preview/", view, name="django_jobs_schedule_preview"), *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest) -> JsonResponse:
+        """Return the words and the next runs of what was typed into a form, of which nothing is saved."""
+        row = self.get_object(request, request.GET.get("id", ""))
+        if not (self.has_add_permission(request) if row is None else self.has_change_permission(request, row)):
+            raise PermissionDenied
+        return JsonResponse(preview(self.get_form(request, row)(request.GET, instance=row)))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.add_fieldsets if obj is None else self.fieldsets
@@ -134,11 +150,11 @@ class ScheduleAdmin(RowAdmin):
     def expression(self, schedule: Schedule) -> str:
         if schedule.run_at is not None and not schedule.cron:
             return format_html(_("once, at {time}"), time=display.moment(schedule.run_at))
-        return display.with_note(schedule.cron, f"{_words_of(schedule)} ({schedule.timezone})".strip())
+        return display.with_note(schedule.cron, f"{words_of(schedule)} ({schedule.timezone})".strip())
 
     @admin.display(description=gettext_lazy("in words"))
     def words_now(self, schedule: Schedule) -> str:
-        return _words_of(schedule) or display.EMPTY
+        return words_of(schedule) or display.EMPTY
 
     @admin.display(description=gettext_lazy("next five runs"))
     def upcoming(self, schedule: Schedule) -> str:
@@ -241,10 +257,6 @@ def owned_by_code(schedule: Schedule) -> list[str]:
     given = schedule.declaration if schedule.is_declared and schedule.withdrawn_at is None else None
     # Whether it is enabled is said once by code, and then by people.
     return [name for name in SETTINGS if name != "enabled" and name in given] if isinstance(given, list) else []
-
-
-def _words_of(schedule: Schedule) -> str:
-    return "" if schedule.has_bad_times else schedule.words
 
 
 def status_of(schedule: Any) -> str:

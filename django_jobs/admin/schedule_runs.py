@@ -1,4 +1,4 @@
-"""The runs on a schedule's page: the next ones, and the jobs of the last ones."""
+"""The runs on a schedule's page: the next ones, also of what is typed there, and the jobs of the last ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from django.utils.html import format_html, format_html_join
+from django.forms import ModelForm
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 
@@ -14,6 +15,7 @@ from .. import conf
 from ..models import Schedule
 from ..models.database import database_now
 from ..models.schedule_history import last_jobs, moment_of
+from ..models.schedule_problems import TIMES
 from . import display
 
 MOST_NEXT, MOST_LAST = 5, 20
@@ -26,6 +28,24 @@ class ShownRun(NamedTuple):
     started: str
     late: str
     took: str
+
+
+def words_of(schedule: Schedule) -> str:
+    """Return when it runs, in words; nothing if its times cannot work."""
+    return "" if schedule.has_bad_times else schedule.words
+
+
+def preview(form: ModelForm[Any]) -> dict[str, str]:
+    """Return what the page shows of a form's times before it is saved: ``words`` and ``runs``, or ``problem``, each as HTML."""
+    form.full_clean()
+    problems = [error for name in TIMES for error in form.errors.get(name, ())]
+    # Whoever saves it takes it over.
+    form.instance.withdrawn_at = None
+    return {
+        "words": escape(words_of(form.instance)) or display.EMPTY,
+        "runs": display.EMPTY if problems else next_runs(form.instance),
+        "problem": escape(" ".join(map(str, problems))),
+    }
 
 
 def next_runs(schedule: Schedule) -> str:
