@@ -705,6 +705,18 @@ def test_the_duty_fires_and_says_when_to_come_again() -> None:
     assert timedelta(0) < wait <= timedelta(seconds=30)
 
 
+def test_the_duty_goes_on_at_once_while_more_are_due_and_waits_for_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firing, "LONGEST_PASS", 0.0)
+    for name in ("a", "b", "bad"):
+        declared(name)
+    Schedule.objects.filter(name="bad").update(task_path="gone.task", fault="It is gone.")
+    Schedule.objects.update(next_run_at=from_now(-SECOND))
+
+    waits = [duties.fire_schedules() for _ in range(3)]
+
+    assert (waits, Job.objects.count()) == ([timedelta(0), None, None], 2)
+
+
 def test_a_worker_that_ends_when_nothing_is_left_fires_what_is_due() -> None:
     Queue.objects.declare("default")
     declared()
