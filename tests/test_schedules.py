@@ -14,12 +14,13 @@ from django.db.models import F
 from django_jobs import signals
 from django_jobs.exceptions import InvalidOption, UnknownSchedule
 from django_jobs.models import Job, Queue, Schedule, firing
-from django_jobs.models.database import database_now, from_now
+from django_jobs.models.database import as_column, database_now, from_now
 from django_jobs.models.firing import GRACE, MOST_COUNTED, fire, run_now
 from django_jobs.states import JobState
 from django_jobs.worker import duties
 
 from . import tasks
+from .processes import wait_until
 from .rows import HOUR, claim, outcome, row, start_worker, state_of, write
 from .unique_tasks import ship, ship_latest, ship_once
 
@@ -698,11 +699,31 @@ def test_the_duty_fires_and_says_when_to_come_again() -> None:
     Schedule.objects.filter(name="soon").update(next_run_at=from_now(timedelta(seconds=30)))
     Schedule.objects.filter(name="now").update(next_run_at=from_now(-SECOND))
 
-    wait = duties.fire_schedules()
+    waits = [duties.fire_schedules(), duties.fire_schedules()]
 
     assert len(moments("now")) == 1
-    assert wait is not None
-    assert timedelta(0) < wait <= timedelta(seconds=30)
+    # At once after it has fired: another may have come meanwhile.
+    assert waits[0] == timedelta(0)
+    assert waits[1] is not None
+    assert timedelta(0) < waits[1] <= timedelta(seconds=30)
+
+
+def test_a_moment_that_comes_while_the_duty_looks_is_not_left_for_its_next_round() -> None:
+    declared()
+    coming = database_now("default") + timedelta(milliseconds=300)
+    Schedule.objects.update(next_run_at=as_column(coming))
+    seen: list[str] = []
+
+    def look_before_and_after(execute: Any, sql: str, *args: Any) -> Any:
+        if seen:
+            wait_until(lambda: datetime.now(UTC) > coming, message="the moment")
+        seen.append(sql)
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(look_before_and_after):
+        duties.fire_schedules()
+
+    assert moments() == [coming]
 
 
 def test_the_duty_goes_on_at_once_while_more_are_due_and_waits_for_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -714,7 +735,7 @@ def test_the_duty_goes_on_at_once_while_more_are_due_and_waits_for_bad_ones(monk
 
     waits = [duties.fire_schedules() for _ in range(3)]
 
-    assert (waits, Job.objects.count()) == ([timedelta(0), None, None], 2)
+    assert (waits, Job.objects.count()) == ([timedelta(0), timedelta(0), None], 2)
 
 
 def test_a_worker_that_ends_when_nothing_is_left_fires_what_is_due() -> None:

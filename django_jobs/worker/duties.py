@@ -71,10 +71,10 @@ def bring_up_jobs(patterns: Sequence[str], tags: Sequence[str] = ALL_QUEUES, kin
 
 def fire_schedules() -> timedelta | None:
     """Make the jobs of the schedules that are due; return how long until the next of them."""
-    if Schedule.objects.fire_due() and Schedule.objects.due().filter(fault="").exists():
-        # A pass ends in time for the other duties; it goes on after them.
-        return timedelta(0)
-    return Schedule.objects.next_due_in()
+    # Asked before: what comes while this looks is either found due, or still to come.
+    wait = Schedule.objects.next_due_in()
+    # After a pass that made jobs another looks: there may be more than one has time for.
+    return timedelta(0) if Schedule.objects.fire_due() else wait
 
 
 def prune() -> None:
