@@ -119,8 +119,8 @@ def moments_after(expression: str, moment: datetime, zone: ZoneInfo) -> Iterator
 
 def describe(expression: str) -> str:
     """Return the expression in words, in English; itself where there are none for it."""
-    fields = _plain(expression).split()
     try:
+        fields = _plain(expression).split()
         expanded, _nth = croniter.expand(" ".join(fields))
         if ["*"] in (expanded[_DAY_OF_MONTH], expanded[_DAY_OF_WEEK]):
             return _in_words(fields)

@@ -319,6 +319,8 @@ def test_what_cannot_work_is_refused_with_the_reason(expression: str, reason: st
         ("0 22-22 * * *", "At 22:00"),
         ("0 0 1 * 1-5", "At 00:00, on day 1 of the month, or at 00:00, Monday through Friday"),
         ("no cron", "no cron"),
+        # As a row has it that was written past every check: no Python reads a number with so many digits.
+        (f"0 {'9' * 5000}-1 * * *", f"0 {'9' * 5000}-1 * * *"),
         ("", ""),
     ],
 )
