@@ -12,7 +12,7 @@ decided here. Which of the two rules an expression follows, its hour says:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -36,7 +36,10 @@ NAMES = {
 _PLACEHOLDER = re.compile(r"(?:^|[\s,])[hr](?:[\s,/(]|$)", re.IGNORECASE)
 # How long a step may be, by the order of the fields. "Every 90 minutes" would come every hour.
 _STEPS, _LONGEST_STEPS = re.compile(r"/(\d+)"), (60, 24, 31, 12, 7, 60)
-_HOUR = 1
+# A range, as a whole item of a field, and what its ends may be besides numbers.
+_RANGE = re.compile(r"(?<![^\s,])(\w+)-(\w+)(/\d+)?(?![^\s,#])")
+_NUMBERS = {**croniter.ALPHACONV[3], **croniter.ALPHACONV[4], "l": 31}
+_HOUR, _DAY_OF_MONTH, _DAY_OF_WEEK = 1, 2, 4
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 # No two changes of a zone's clock are as near as this, and none moves it by so much.
 _STEP, _NEAR = timedelta(hours=6), timedelta(hours=30)
@@ -59,14 +62,9 @@ def validate(expression: str) -> None:
             f"The cron expression {expression!r} has {len(fields)} field{'s' if len(fields) > 1 else ''}. It takes five "
             "(minute, hour, day of month, month, day of week), or six with the second last."
         )
-    if _PLACEHOLDER.search(expression):
-        raise InvalidOption(f"The cron expression {expression!r} has H or R. Write the numbers; jitter spreads runs.")
-    for field, most in zip(fields, _LONGEST_STEPS, strict=False):
-        if any(int(step) > most for step in _STEPS.findall(field)):
-            raise InvalidOption(
-                f"The cron expression {expression!r} has a step in {field!r} that is longer than {most}, all that there is to "
-                "step through: it would come each time from the beginning. Name the times, or use a larger field."
-            )
+    problem = _misread(fields)
+    if problem:
+        raise InvalidOption(f"The cron expression {expression!r} has {problem}")
     try:
         croniter.expand(" ".join(fields), strict=True)
         comes = _first_time(" ".join(fields), datetime(2024, 1, 1)) is not None  # noqa: DTZ001 - of a wall clock
@@ -74,6 +72,31 @@ def validate(expression: str) -> None:
         raise InvalidOption(f"The cron expression {expression!r} cannot work: {error}") from error
     if not comes:
         raise InvalidOption(f"The cron expression {expression!r} never comes: no year has such a day.")
+
+
+def _misread(fields: list[str]) -> str:
+    """Return what in these fields would come at other times than it says, as the end of a sentence; nothing if none does."""
+    if any(_PLACEHOLDER.search(field) for field in fields):
+        return "H or R. Write the numbers; jitter spreads runs."
+    for field, most in zip(fields, _LONGEST_STEPS, strict=False):
+        if any(int(step) > most for step in _STEPS.findall(field)):
+            return (
+                f"a step in {field!r} that is longer than {most}, all that there is to step through: it would come each time "
+                "from the beginning. Name the times, or use a larger field."
+            )
+        for item in _RANGE.finditer(field):
+            # croniter counts on from the wrong place, or stops where the field does.
+            if item[3] and _number(item[1]) > _number(item[2]):
+                return f"{item[0]!r}, steps through a range that goes backwards. Name the values."
+    day, weekday = fields[_DAY_OF_MONTH].lower(), fields[_DAY_OF_WEEK].lower()
+    # Of these two croniter sees one only.
+    is_any = {"*", "?"} & {day, weekday}
+    if not is_any and ("w" in day or "#" in weekday or "l" in weekday):
+        return (
+            f"a day of the month ({day!r}) and a day of the week ({weekday!r}), of which one has #, L or W: that goes alone. Make "
+            "two schedules, or ask for one of them in the task."
+        )
+    return ""
 
 
 def next_after(expression: str, moment: datetime, zone: ZoneInfo) -> datetime | None:
@@ -96,16 +119,28 @@ def moments_after(expression: str, moment: datetime, zone: ZoneInfo) -> Iterator
 
 def describe(expression: str) -> str:
     """Return the expression in words, in English; itself where there are none for it."""
-    fields = _plain(expression).split()
-    # Seconds come first there.
-    ordered = [*fields[5:], *fields[:5]]
+    try:
+        fields = _plain(expression).split()
+        expanded, _nth = croniter.expand(" ".join(fields))
+        if ["*"] in (expanded[_DAY_OF_MONTH], expanded[_DAY_OF_WEEK]):
+            return _in_words(fields)
+        # In one sentence it would sound as if both days were needed.
+        of_month, of_week = (_in_words(_without(fields, day)) for day in (_DAY_OF_WEEK, _DAY_OF_MONTH))
+    except (CroniterError, FormatError, MissingFieldError, WrongArgumentError, LookupError, TypeError, ValueError):
+        return expression
+    return f"{of_month}, or {of_week[:1].lower()}{of_week[1:]}"
+
+
+def _in_words(fields: Sequence[str]) -> str:
     options = Options()
     options.use_24hour_time_format, options.locale_code = True, "en_US"
     options.casing_type = CasingTypeEnum.Sentence
-    try:
-        return str(get_description(" ".join(ordered), options))
-    except (FormatError, MissingFieldError, WrongArgumentError, LookupError, TypeError, ValueError):
-        return expression
+    # Seconds come first there, and an L is upper-case.
+    return str(get_description(" ".join([*fields[5:], *fields[:5]]).upper(), options))
+
+
+def _without(fields: Sequence[str], place: int) -> list[str]:
+    return ["*" if number == place else field for number, field in enumerate(fields)]
 
 
 class _Clock:
@@ -186,8 +221,15 @@ class _Clock:
 
 
 def _plain(expression: str) -> str:
+    """Return the fields of the expression. A range of one value is that value: croniter takes "5-5" for the whole field."""
     text = expression.strip()
-    return NAMES.get(text.lower(), text)
+    text = NAMES.get(text.lower(), text)
+    return _RANGE.sub(lambda item: item[1] if _number(item[1]) == _number(item[2]) else item[0], text)
+
+
+def _number(end: str) -> int:
+    """Return what an end of a range stands for; -1 for what stands for nothing."""
+    return int(end) if end.isdecimal() else int(_NUMBERS.get(end.lower(), -1))
 
 
 def _first_time(expression: str, start: datetime) -> datetime | None:

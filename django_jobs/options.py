@@ -140,6 +140,15 @@ def is_name(value: object, longest: int) -> bool:
     )
 
 
+def shown(value: Any) -> str:
+    """Return a value for a message, cut where it is too long to read."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a number with too many digits, or whatever somebody has given
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
 def _classes(value: Any, option: str, refuse: Callable[[str], InvalidTask]) -> tuple[type[BaseException], ...]:
     classes = (value,) if isinstance(value, type) else _as_tuple(value)
     for entry in classes:

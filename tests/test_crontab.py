@@ -223,6 +223,29 @@ def test_a_schedule_of_half_the_year_comes_in_its_months_by_the_clock_of_their_s
     assert [moment.strftime("%m-%d %H:%M") for moment in found] == ["07-01 10:00", "01-01 11:00", "07-01 10:00"]
 
 
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("5-5 * * * *", "5 * * * *"),
+        ("0 22-22 * * *", "0 22 * * *"),
+        ("0 1,22-022/3 * * *", "0 1,22 * * *"),
+        ("0 0 15-15 * *", "0 0 15 * *"),
+        ("0 0 * mar-3 *", "0 0 * 3 *"),
+        ("0 0 * * FRI-5", "0 0 * * 5"),
+        ("0 0 * * 5-5#2", "0 0 * * 5#2"),
+        ("* * * * * 30-30", "* * * * * 30"),
+    ],
+)
+def test_a_range_of_one_value_is_that_value_and_not_the_whole_field(expression: str, value: str) -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+
+    validate(expression)
+
+    assert list(islice(moments_after(expression, begin, PARIS), 30)) == list(
+        islice(moments_after(value, begin, PARIS), 30)
+    )
+
+
 def test_nothing_follows_the_end_of_time() -> None:
     assert next_after("0 0 1 1 *", datetime(9999, 6, 1, tzinfo=UTC), PARIS) is None
 
@@ -233,7 +256,7 @@ def test_nothing_follows_the_end_of_time() -> None:
 @pytest.mark.parametrize(
     "expression",
     [*NAMES, "@DAILY", "  0 0 * * * ", "0 0 l * *", "0 0 * * L5", "0 0 * * 5#1", "0 0 1 jan-mar sun", "0 0 29 2 *",
-     "0 0 ? * *", "1,2,3-9/2 * * * *", "* * * * * 30", "*/60 */24 */31 */12 */7 */60"],
+     "0 0 ? * *", "1,2,3-9/2 * * * *", "0 22-4 * * *", "0 0 * * sat-sun", "0 0 L * 5", "0 0 15W * ?", "0 0 ? * 5#2", "* * * * * 30", "*/60 */24 */31 */12 */7 */60"],
 )  # fmt: skip
 def test_what_comes_is_accepted(expression: str) -> None:
     validate(expression)
@@ -263,6 +286,11 @@ def test_what_comes_is_accepted(expression: str) -> None:
         ("*/90 * * * *", "longer than 60"),
         ("0 1-9,*/36 * * *", "longer than 24"),
         ("* * * * * */120", "longer than 60"),
+        ("0 22-4/2 * * *", "22-4/2.*backwards"),
+        ("0 0 * * sat-sun/2", "sat-sun/2.*backwards"),
+        ("0 0 13 * 5#2", "goes alone"),
+        ("0 0 31 * L5", "goes alone"),
+        ("0 0 15W * 5", "goes alone"),
         ("* * * 13 *", "cannot work"),
         ("* * * * 8", "cannot work"),
         ("5-1-3 * * * *", "cannot work"),
@@ -287,7 +315,12 @@ def test_what_cannot_work_is_refused_with_the_reason(expression: str, reason: st
         ("*/5 * * * *", "Every 5 minutes"),
         ("0 3 * * * 30", "At 03:00:30"),
         ("0 0 1 jan *", "At 00:00, on day 1 of the month, only in January"),
+        ("0 0 l * *", "At 00:00, on the last day of the month"),
+        ("0 22-22 * * *", "At 22:00"),
+        ("0 0 1 * 1-5", "At 00:00, on day 1 of the month, or at 00:00, Monday through Friday"),
         ("no cron", "no cron"),
+        # As a row has it that was written past every check: no Python reads a number with so many digits.
+        (f"0 {'9' * 5000}-1 * * *", f"0 {'9' * 5000}-1 * * *"),
         ("", ""),
     ],
 )

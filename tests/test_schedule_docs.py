@@ -18,7 +18,7 @@ from django_jobs.models import Schedule
 
 DOCS = (Path(__file__).resolve().parent.parent / "docs" / "schedules.md").read_text()
 PARIS = ZoneInfo("Europe/Paris")
-REFUSED = {"0 0 31 2 *", "@reboot"}
+REFUSED = {"0 0 31 2 *", "0 0 13 * 5#2", "@reboot"}
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.serializers import deserialize
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -57,6 +58,28 @@ def test_a_schedule_has_the_project_s_zone_and_friendly_defaults(settings: Any) 
     assert schedule.next_run_at.astimezone(ZoneInfo("Asia/Tokyo")).hour == 0
     assert now() < read().next_run_at <= now() + 24 * HOUR
     assert not read().is_declared
+
+
+def make_many() -> None:
+    Schedule.objects.bulk_create([Schedule(name="report", task_path=tasks.noop.path, cron="@hourly")])
+
+
+def load_a_fixture() -> None:
+    fields = {"name": "report", "task_path": tasks.noop.path, "cron": "@hourly"}
+    for loaded in deserialize("python", [{"model": "django_jobs.schedule", "pk": 1, "fields": fields}]):
+        loaded.save()
+
+
+@pytest.mark.parametrize("make", [make_many, load_a_fixture])
+def test_rows_that_are_not_saved_one_by_one_run_too(make: Callable[[], None]) -> None:
+    before = now()
+
+    make()
+
+    schedule = read()
+    assert schedule.next_run_at is not None
+    assert before < schedule.next_run_at <= before + HOUR + timedelta(minutes=1)
+    assert Schedule.objects.fire_due(schedule.next_run_at) == 1
 
 
 def test_an_existing_schedule_stays_as_it_is_or_takes_what_is_given() -> None:

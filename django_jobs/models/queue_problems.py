@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import conf
 from ..exceptions import InvalidOption
-from ..options import LONGEST_QUEUE_NAME, is_name
+from ..options import LONGEST_QUEUE_NAME, is_name, shown
 
 # Empty: as the task says.
 EXECUTORS = ("", "thread")
@@ -60,7 +60,7 @@ def refuse_name(name: Any) -> None:
     """Raise InvalidOption for what cannot be the name of a queue."""
     if not is_name(name, LONGEST_QUEUE_NAME):
         raise InvalidOption(
-            f"The name of a queue is a text of 1 to {LONGEST_QUEUE_NAME} characters, not {_shown(name)}."
+            f"The name of a queue is a text of 1 to {LONGEST_QUEUE_NAME} characters, not {shown(name)}."
         )
 
 
@@ -85,7 +85,7 @@ def checked_entry(queue: Any, settings: Mapping[str, Any]) -> tuple[bool, dict[s
     refuse_name(queue)
     upsert = settings.get("upsert", False)
     if not isinstance(upsert, bool):
-        raise InvalidOption(f"Queue {queue!r}: upsert must be True or False, not {_shown(upsert)}.")
+        raise InvalidOption(f"Queue {queue!r}: upsert must be True or False, not {shown(upsert)}.")
     values = as_stored(queue, {name: value for name, value in settings.items() if name != "upsert"})
     refuse_problems(queue, values, values)
     return upsert, values
@@ -107,7 +107,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 def _problem_of_tags(value: Any) -> str:
     if not isinstance(value, list | tuple):
-        return f"must be a list of texts, not {_shown(value)}."
+        return f"must be a list of texts, not {shown(value)}."
     if len(value) > MOST_EXPRESSIONS:
         return f"must be at most {MOST_EXPRESSIONS} expressions, not {len(value)}."
     return next(filter(None, map(_problem_of_expression, value)), "")
@@ -115,9 +115,9 @@ def _problem_of_tags(value: Any) -> str:
 
 def _problem_of_expression(value: Any) -> str:
     if not isinstance(value, str):
-        return f"must be a list of texts; {_shown(value)} is none."
+        return f"must be a list of texts; {shown(value)} is none."
     if len(value) > LONGEST_EXPRESSION:
-        return f"has an expression of {len(value)} characters, {_shown(value)}; {LONGEST_EXPRESSION} are the most."
+        return f"has an expression of {len(value)} characters, {shown(value)}; {LONGEST_EXPRESSION} are the most."
     if not is_name(value, LONGEST_EXPRESSION):
         return f"has the expression {value!r}, which is empty or has characters that a database cannot store."
     if value == EVERY_WORKER:
@@ -133,7 +133,7 @@ def _problem_of_limit(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-        return f"must be a whole number between 1 and {_MOST}, not {_shown(value)}."
+        return f"must be a whole number between 1 and {_MOST}, not {shown(value)}."
     return "" if value else "must be at least 1, not 0. So that none of its jobs starts, pause the queue."
 
 
@@ -143,12 +143,10 @@ def _duration(least: float) -> Callable[[Any], str]:
             return ""
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            return f"must be a number of seconds or a timedelta, not {_shown(value)}."
+            return f"must be a number of seconds or a timedelta, not {shown(value)}."
         # NaN is not between any two numbers either.
         if not least <= seconds <= conf.LONGEST_DURATION:
-            return (
-                f"must be between {least:g} s and {conf.LONGEST_DURATION:.0f} s (ten years), not {_shown(seconds)} s."
-            )
+            return f"must be between {least:g} s and {conf.LONGEST_DURATION:.0f} s (ten years), not {shown(seconds)} s."
         return ""
 
     return problem
@@ -157,13 +155,13 @@ def _duration(least: float) -> Callable[[Any], str]:
 def _problem_of_executor(value: Any) -> str:
     if value in EXECUTORS:
         return ""
-    return f"must be one of {', '.join(map(repr, EXECUTORS))}, not {_shown(value)}."
+    return f"must be one of {', '.join(map(repr, EXECUTORS))}, not {shown(value)}."
 
 
 def _problem_of_raise_by(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _PRIORITIES:
         return ""
-    return f"must be a whole number between 1 and {_PRIORITIES}, not {_shown(value)}."
+    return f"must be a whole number between 1 and {_PRIORITIES}, not {shown(value)}."
 
 
 # As the database's clock is read to the millisecond at least, and no task is done in less.
@@ -214,12 +212,3 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("rate_window", "timeout", "poll_interval", "raise_after"), _in_seconds),
     **dict.fromkeys(("keep_succeeded", "keep_failed"), _as_timedelta),
 }
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut where it is too long to read."""
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - a number with too many digits, or whatever somebody has given
-        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
-    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -13,6 +13,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
+from django.db.models.signals import pre_save
+from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
 from .. import conf
@@ -225,6 +227,11 @@ class Schedule(models.Model):
 
     # Saving
 
+    def begin_after(self, now: datetime) -> None:
+        """Find the next run of a row that is not saved by itself, unless somebody has set it."""
+        if self.next_run_at is None:
+            self.next_run_at = self._next_run(None, now)
+
     def _as_stored_with(self, stored: Schedule | None, written: Iterable[str]) -> Schedule:
         """Return the row as it will be: of this object only what is written."""
         if stored is None:
@@ -280,6 +287,13 @@ _WRITTEN = {"name", *SETTINGS, "paused_reason", "is_declared", "declaration", "w
 # What has the next run found anew, if it is written, and what is written along with it.
 _RETIMING = {*TIMES, "enabled", "withdrawn_at"}
 _FOUND = {"next_run_at", "fault", "updated_at"}
+
+
+@receiver(pre_save, sender=Schedule)
+def begin_what_is_loaded(instance: Schedule, raw: bool, using: str, **kwargs: Any) -> None:
+    """Find the next run of a row of a fixture, which goes past ``save()``."""
+    if raw:
+        instance.begin_after(database_now(using))
 
 
 def _alias(schedule: Schedule) -> str:

@@ -20,7 +20,7 @@ from ..arguments import clean_arguments, refuse_call
 from ..compat import DjangoTask, InvalidTask, InvalidTaskBackend
 from ..crontab import validate
 from ..exceptions import InvalidArgument, InvalidOption, UnknownTask
-from ..options import LONGEST_PATH, LONGEST_QUEUE_NAME, is_name
+from ..options import LONGEST_PATH, LONGEST_QUEUE_NAME, is_name, shown
 from ..task import Task, find_task, path_of
 from .database import as_column
 
@@ -62,7 +62,7 @@ def refuse_problems(schedule: str, values: Mapping[str, Any]) -> None:
 def refuse_name(name: Any) -> None:
     """Raise InvalidOption for what cannot be the name of a schedule."""
     if not is_name(name, LONGEST_NAME):
-        raise InvalidOption(f"The name of a schedule is a text of 1 to {LONGEST_NAME} characters, not {_shown(name)}.")
+        raise InvalidOption(f"The name of a schedule is a text of 1 to {LONGEST_NAME} characters, not {shown(name)}.")
 
 
 def as_stored(schedule: str, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def as_stored(schedule: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problem_of_task(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        return f"must be the path of a declared task, not {_shown(value)}."
+        return f"must be the path of a declared task, not {shown(value)}."
     try:
         task = find_task(value)
     except UnknownTask as error:
@@ -101,13 +101,13 @@ def _problem_of_task(value: Any) -> str:
 
 
 def _problem_of_args(value: Any) -> str:
-    return "" if isinstance(value, list) else f"must be a list, not {_shown(value)}."
+    return "" if isinstance(value, list) else f"must be a list, not {shown(value)}."
 
 
 def _problem_of_kwargs(value: Any) -> str:
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return ""
-    return f"must be an object of arguments by name, not {_shown(value)}."
+    return f"must be an object of arguments by name, not {shown(value)}."
 
 
 def _problem_of_cron(value: Any) -> str:
@@ -122,12 +122,12 @@ def _problem_of_cron(value: Any) -> str:
 
 def _problem_of_zone(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        return f"must be the name of a time zone such as 'Europe/Paris', not {_shown(value)}."
+        return f"must be the name of a time zone such as 'Europe/Paris', not {shown(value)}."
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
         # It looks for a file of that name.
-        return f"names no time zone: {_shown(value)}. Names are such as 'Europe/Paris' and 'UTC'."
+        return f"names no time zone: {shown(value)}. Names are such as 'Europe/Paris' and 'UTC'."
     return ""
 
 
@@ -135,7 +135,7 @@ def _problem_of_time(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, datetime):
-        return f"must be a datetime, not {_shown(value)}."
+        return f"must be a datetime, not {shown(value)}."
     if settings.USE_TZ and timezone.is_naive(value):
         return f"has no time zone: {value.isoformat(' ')}. Give it one, such as tzinfo=UTC."
     if not _EARLIEST <= value.year <= _LATEST:
@@ -145,15 +145,15 @@ def _problem_of_time(value: Any) -> str:
 
 def _problem_of_jitter(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"must be a number of seconds or a timedelta, not {_shown(value)}."
+        return f"must be a number of seconds or a timedelta, not {shown(value)}."
     if not math.isfinite(value) or not 0 <= value <= LONGEST_JITTER:
-        return f"must be between 0 s and {LONGEST_JITTER:.0f} s (a day), not {_shown(value)} s."
+        return f"must be between 0 s and {LONGEST_JITTER:.0f} s (a day), not {shown(value)} s."
     return ""
 
 
 def _one_of(words: Iterable[str]) -> Callable[[Any], str]:
     def problem(value: Any) -> str:
-        return "" if value in words else f"must be one of {', '.join(map(repr, words))}, not {_shown(value)}."
+        return "" if value in words else f"must be one of {', '.join(map(repr, words))}, not {shown(value)}."
 
     return problem
 
@@ -161,24 +161,24 @@ def _one_of(words: Iterable[str]) -> Callable[[Any], str]:
 def _problem_of_limit(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_CAUGHT_UP:
         return ""
-    return f"must be a whole number between 1 and {MOST_CAUGHT_UP}, not {_shown(value)}."
+    return f"must be a whole number between 1 and {MOST_CAUGHT_UP}, not {shown(value)}."
 
 
 def _problem_of_queue(value: Any) -> str:
     if value == "" or is_name(value, LONGEST_QUEUE_NAME):
         return ""
-    return f"must be a text of at most {LONGEST_QUEUE_NAME} characters, not {_shown(value)}. Empty: the task's."
+    return f"must be a text of at most {LONGEST_QUEUE_NAME} characters, not {shown(value)}. Empty: the task's."
 
 
 def _problem_of_priority(value: Any) -> str:
     least, most = conf.SMALLEST_PRIORITY, conf.LARGEST_PRIORITY
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most):
         return ""
-    return f"must be a whole number between {least} and {most}, not {_shown(value)}."
+    return f"must be a whole number between {least} and {most}, not {shown(value)}."
 
 
 def _problem_of_bool(value: Any) -> str:
-    return "" if isinstance(value, bool) else f"must be True or False, not {_shown(value)}."
+    return "" if isinstance(value, bool) else f"must be True or False, not {shown(value)}."
 
 
 def _together(values: Mapping[str, Any]) -> dict[str, str]:
@@ -281,12 +281,3 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "jitter": _in_seconds,
     **dict.fromkeys(("run_at", "start_at", "end_at"), _as_time),
 }
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut where it is too long to read."""
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - a number with too many digits, or whatever somebody has given
-        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
-    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ..exceptions import InvalidOption, UnknownSchedule
 from ..options import is_name
 from ..task import Task, declared_tasks
 from . import firing
-from .database import as_column, exclusive, from_now, has_come, lock_rows, time_until
+from .database import as_column, database_now, exclusive, from_now, has_come, lock_rows, time_until
 from .schedule_problems import as_stored, refuse_name, refuse_problems
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         with exclusive():
             schedule = lock_rows(self.filter(name=name)).first()
             if schedule is None:
-                return self._insert(name, values)
+                return self._add(name, values)
             if schedule.withdrawn_at is not None:
                 self._change(schedule, values | {"withdrawn_at": None, "is_declared": False, "declaration": None})
             elif upsert:
@@ -95,7 +95,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         with exclusive():
             schedule = lock_rows(self.filter(name=name)).first()
             if schedule is None:
-                schedule = self._insert(name, values | {"is_declared": True, "declaration": given})
+                schedule = self._add(name, values | {"is_declared": True, "declaration": given})
             before = schedule.declaration if isinstance(schedule.declaration, list) else []
             other = {"cron": "run_at", "run_at": "cron"}
             before = [*before, *(other[key] for key in given if key in other)]
@@ -105,7 +105,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
             # What people have set of it may not go with this: that is a problem of this row, and no worker's.
             self._write(schedule, wanted)
 
-    def _insert(self, name: str, values: Mapping[str, Any]) -> Schedule:
+    def _add(self, name: str, values: Mapping[str, Any]) -> Schedule:
         schedule = self.model(name=name, **values)
         refuse_problems(name, schedule.settings())
         try:
@@ -129,6 +129,14 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
             setattr(schedule, name, value)
         if changed:
             schedule.save(using=self.db)
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **options: Any) -> list[Any]:
+        """Insert many at once. The next run of each is found as if it was saved by itself."""
+        schedules = list(objs)
+        now = database_now(self.db)
+        for schedule in schedules:
+            schedule.begin_after(now)
+        return super().bulk_create(schedules, *args, **options)
 
     # Firing
 
