@@ -185,12 +185,13 @@ def test_a_schedule_whose_job_waits_already_is_not_run_twice(task: Any) -> None:
     assert f"job {Job.objects.get().pk}" in told[1].lower().replace("#", "")
 
 
-def test_a_schedule_is_disabled_and_enabled() -> None:
+@pytest.mark.parametrize(("disable", "enable"), [("disable", "enable"), ("pause", "resume")])
+def test_a_schedule_is_disabled_and_enabled(disable: str, enable: str) -> None:
     schedule()
 
-    told = schedules("disable", "nightly", "--reason", "Strike")
+    told = schedules(disable, "nightly", "--reason", "Strike")
     disabled = (nightly().enabled, nightly().paused_reason)
-    told += schedules("enable", "nightly")
+    told += schedules(enable, "nightly")
 
     assert told == "Schedule 'nightly' was disabled.\nSchedule 'nightly' was enabled.\n"
     assert disabled == (False, "Strike")

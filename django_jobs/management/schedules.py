@@ -41,15 +41,16 @@ class ScheduleCommands(Section):
     def add_to(self, add: AddCommand) -> None:
         """Add the commands with their flags."""
         add("list", self.list, _LIST)
-        for name, call, sentence in (
+        for name, call, sentence, *aliases in (
             ("show", self.show, _SHOW),
             ("run", self.run, _RUN),
-            ("enable", self.enable, _ENABLE),
-            ("disable", self.disable, _DISABLE),
+            # As queues have them.
+            ("enable", self.enable, _ENABLE, "resume"),
+            ("disable", self.disable, _DISABLE, "pause"),
             ("add", self.add, _ADD),
             ("delete", self.delete, _DELETE),
         ):
-            parser = add(name, call, sentence)
+            parser = add(name, call, sentence, *aliases)
             parser.add_argument("name", metavar="NAME")
             if name == "disable":
                 parser.add_argument("--reason", default="", metavar="TEXT", help="Shown to everybody who looks.")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -20,8 +20,15 @@ from django_jobs import conf
 from django_jobs.exceptions import JobsError
 
 Options = dict[str, Any]
-# Makes a parser for a command with this name, call and description.
-AddCommand = Callable[[str, Callable[[Options], None], str], CommandParser]
+
+
+class AddCommand(Protocol):
+    """Makes a parser for a command with this name, call, description and other names."""
+
+    def __call__(
+        self, name: str, call: Callable[[Options], None], sentence: str, /, *aliases: str
+    ) -> CommandParser: ...
+
 
 # Exit codes.
 NOTHING_DONE, USAGE = 1, 2

@@ -45,8 +45,8 @@ class Command(BaseCommand):
         section.add_argument("--json", action="store_true", help=_AS_JSON)
         under = section.add_subparsers(title="commands", metavar="COMMAND")
 
-        def add(name: str, call: Callable[[dict[str, Any]], None], sentence: str) -> CommandParser:
-            command = self._add_command(under, parser, name, call, sentence)
+        def add(name: str, call: Callable[[dict[str, Any]], None], sentence: str, *aliases: str) -> CommandParser:
+            command = self._add_command(under, parser, name, call, sentence, *aliases)
             # It may stand before the name too.
             command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_AS_JSON)
             return command
@@ -60,9 +60,11 @@ class Command(BaseCommand):
         name: str,
         call: Callable[[dict[str, Any]], None],
         sentence: str,
+        *aliases: str,
     ) -> CommandParser:
         """Add a command that takes Django's own options also after its name, as in ``jobs bench --settings=mine``."""
-        command: CommandParser = commands.add_parser(name, help=sentence.split(". ")[0] + ".", description=sentence)
+        brief = sentence.split(". ")[0] + "."
+        command: CommandParser = commands.add_parser(name, aliases=aliases, help=brief, description=sentence)
         command.set_defaults(call=call)
         for action in parser._actions:
             if action.option_strings and action.dest not in ("help", "version"):
