@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -113,6 +113,19 @@ def unknown_keys() -> dict[str, str | None]:
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like ``word``, or None if none is near."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
+
+
+def refuse_unknown(kind: str, name: str, given: Iterable[Any], known: Sequence[str]) -> None:
+    """Raise InvalidOption, with a suggestion, for the first given setting that a ``kind`` of row does not have."""
+    unknown = [setting for setting in given if setting not in known]
+    if not unknown:
+        return
+    suggestion = closest(str(unknown[0]), known)
+    raise InvalidOption(
+        f"{kind.capitalize()} {name!r}: A {kind} has no setting {unknown[0]!r}."
+        + (f" Did you mean {suggestion!r}?" if suggestion else "")
+        + f" It has: {', '.join(known)}."
+    )
 
 
 def read(name: str) -> Any:

@@ -308,6 +308,19 @@ def change_priority() -> None:
     schedule.save()
 
 
+def while_it_fires(rival: Rival, act: Callable[[], Any]) -> datetime:
+    """Let somebody do this while a schedule fires and has not committed yet; return the moment."""
+    moment = Schedule.objects.declare("report", **NOOP, timezone="UTC").next_run_at
+    rival.begin()
+    rival.run(Schedule.objects.fire_due, moment)
+    with Rival() as other:
+        done = other.start(act)
+        wait_until_blocked()
+        rival.commit()
+        done.result(30)
+    return moment
+
+
 def test_an_edit_that_is_first_keeps_the_moment_from_firing(rival: Rival) -> None:
     moment = Schedule.objects.declare("report", **NOOP).next_run_at
     rival.begin()
@@ -324,32 +337,14 @@ def test_an_edit_that_is_first_keeps_the_moment_from_firing(rival: Rival) -> Non
 
 
 def test_an_edit_at_the_moment_of_firing_waits_for_its_end(rival: Rival) -> None:
-    moment = Schedule.objects.declare("report", **NOOP, timezone="UTC").next_run_at
-    rival.begin()
-    rival.run(Schedule.objects.fire_due, moment)
-    with Rival() as editor:
-        edited = editor.start(change_cron)
-        wait_until_blocked()
-
-        rival.commit()
-
-        edited.result(30)
+    moment = while_it_fires(rival, change_cron)
 
     assert Job.objects.get().scheduled_for == moment
     assert (read().next_run_at.hour, read().last_run_at) == (5, moment)
 
 
 def test_an_edit_of_anything_else_at_the_moment_of_firing_leaves_the_next_run(rival: Rival) -> None:
-    moment = Schedule.objects.declare("report", **NOOP, timezone="UTC").next_run_at
-    rival.begin()
-    rival.run(Schedule.objects.fire_due, moment)
-    with Rival() as editor:
-        edited = editor.start(change_priority)
-        wait_until_blocked()
-
-        rival.commit()
-
-        edited.result(30)
+    moment = while_it_fires(rival, change_priority)
 
     assert (read().priority, read().next_run_at) == (5, moment + 24 * HOUR)
 
@@ -371,16 +366,7 @@ def test_of_two_who_fire_at_once_one_does(rival: Rival) -> None:
     "delete", [lambda: read().delete(), lambda: Schedule.objects.all().delete()], ids=["row", "set"]
 )
 def test_a_deletion_at_the_moment_of_firing_waits_for_its_end(rival: Rival, delete: Callable[[], Any]) -> None:
-    moment = Schedule.objects.declare("report", **NOOP).next_run_at
-    rival.begin()
-    rival.run(Schedule.objects.fire_due, moment)
-    with Rival() as deleter:
-        deleted = deleter.start(delete)
-        wait_until_blocked()
-
-        rival.commit()
-
-        deleted.result(30)
+    moment = while_it_fires(rival, delete)
 
     assert not Schedule.objects.exists()
     assert (Job.objects.get().schedule, Job.objects.get().scheduled_for) == (None, moment)

@@ -6,13 +6,13 @@ action is written once, for the list and for the page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import model_ngettext, quote, unquote
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
@@ -23,6 +23,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from .. import conf
 from .paging import CappedPaginator
@@ -127,6 +128,26 @@ class RowAdmin(admin.ModelAdmin):
             "back_url": self._back_url(request, queryset, is_list=bool(selected)),
         }
         return TemplateResponse(request, f"admin/django_jobs/{self.opts.model_name}/{template}", context)
+
+    def report_changed(self, request: HttpRequest, changed: Sequence[Model], selected: int, log: str) -> None:
+        """Log each changed row; tell the user how many there are, and how many of the selected were as asked already."""
+        for row in changed:
+            self.log_change(request, row, log)
+        if changed:
+            text = ngettext(
+                "%(count)d %(rows)s was changed: %(log)s", "%(count)d %(rows)s were changed: %(log)s", len(changed)
+            )
+            told = {"count": len(changed), "rows": model_ngettext(self.opts, len(changed)), "log": log}
+            self.message_user(request, text % told, messages.SUCCESS)
+        left = selected - len(changed)
+        if left:
+            text = ngettext(
+                "%(count)d %(rows)s was left as it was: it is in that state already.",
+                "%(count)d %(rows)s were left as they were: they are in that state already.",
+                left,
+            )
+            told = {"count": left, "rows": model_ngettext(self.opts, left)}
+            self.message_user(request, text % told, messages.WARNING)
 
     def gone(self, request: HttpRequest) -> HttpResponseRedirect:
         """Say that the row does not exist, and show the list."""

@@ -184,7 +184,7 @@ class QueueAdmin(RowAdmin):
             return self.confirmation(request, queryset, "pause.html", title, form=form, names=names)
         reason, resume_at = form.cleaned_data["reason"], form.cleaned_data["resume_at"]
         paused = [queue for queue in queues if Queue.objects.pause(queue.name, reason, resume_at)]
-        self._report(
+        self.report_changed(
             request, paused, len(names), _("Paused: %(reason)s") % {"reason": reason} if reason else _("Paused.")
         )
         return None
@@ -193,7 +193,7 @@ class QueueAdmin(RowAdmin):
     def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
         queues = list(queryset)
         resumed = [queue for queue in queues if Queue.objects.resume(queue.name)]
-        self._report(request, resumed, len(queues), _("Resumed."))
+        self.report_changed(request, resumed, len(queues), _("Resumed."))
 
     @admin.action(permissions=["delete"], description=gettext_lazy("Delete selected queues"))
     def delete_selected(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
@@ -235,23 +235,6 @@ class QueueAdmin(RowAdmin):
         elif removed.has_more:
             more = _("The queue “%(name)s” has more jobs and is still there; %(jobs)s. Repeat it for the others.")
             self.message_user(request, more % told, messages.WARNING)
-
-    def _report(self, request: HttpRequest, changed: Sequence[Queue], selected: int, log: str) -> None:
-        for queue in changed:
-            self.log_change(request, queue, log)
-        if changed:
-            text = ngettext(
-                "%(count)d queue was changed: %(log)s", "%(count)d queues were changed: %(log)s", len(changed)
-            )
-            self.message_user(request, text % {"count": len(changed), "log": log}, messages.SUCCESS)
-        left = selected - len(changed)
-        if left:
-            text = ngettext(
-                "%(count)d queue was left as it was: it is in that state already.",
-                "%(count)d queues were left as they were: they are in that state already.",
-                left,
-            )
-            self.message_user(request, text % {"count": left}, messages.WARNING)
 
 
 def _pause_of(queue: Any) -> str:

@@ -225,31 +225,14 @@ class ScheduleAdmin(RowAdmin):
         reason = form.cleaned_data["reason"]
         paused = [schedule for schedule in schedules if Schedule.objects.pause(schedule.name, reason)]
         log = _("Paused: %(reason)s") % {"reason": reason} if reason else _("Paused.")
-        self._report(request, paused, len(schedules), log)
+        self.report_changed(request, paused, len(schedules), log)
         return None
 
     @admin.action(permissions=["operate"], description=gettext_lazy("Resume selected schedules"))
     def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
         schedules = list(queryset)
         resumed = [schedule for schedule in schedules if Schedule.objects.resume(schedule.name)]
-        self._report(request, resumed, len(schedules), _("Resumed."))
-
-    def _report(self, request: HttpRequest, changed: Sequence[Schedule], selected: int, log: str) -> None:
-        for schedule in changed:
-            self.log_change(request, schedule, log)
-        if changed:
-            text = ngettext(
-                "%(count)d schedule was changed: %(log)s", "%(count)d schedules were changed: %(log)s", len(changed)
-            )
-            self.message_user(request, text % {"count": len(changed), "log": log}, messages.SUCCESS)
-        left = selected - len(changed)
-        if left:
-            text = ngettext(
-                "%(count)d schedule was left as it was: it is in that state already.",
-                "%(count)d schedules were left as they were: they are in that state already.",
-                left,
-            )
-            self.message_user(request, text % {"count": left}, messages.WARNING)
+        self.report_changed(request, resumed, len(schedules), _("Resumed."))
 
 
 def owned_by_code(schedule: Schedule) -> list[str]:

@@ -66,14 +66,7 @@ def refuse_name(name: Any) -> None:
 
 def as_stored(queue: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in the form of the row. Raise InvalidOption, with a suggestion, for one that queues do not have."""
-    for setting in settings:
-        if setting not in SETTINGS:
-            suggestion = conf.closest(str(setting), SETTINGS)
-            raise InvalidOption(
-                f"Queue {queue!r}: A queue has no setting {setting!r}."
-                + (f" Did you mean {suggestion!r}?" if suggestion else "")
-                + f" It has: {', '.join(SETTINGS)}."
-            )
+    conf.refuse_unknown("queue", queue, settings, SETTINGS)
     return {name: _FORMS.get(name, _same)(value) for name, value in settings.items()}
 
 

@@ -70,19 +70,11 @@ def as_stored(schedule: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
     Raise InvalidOption, with a suggestion, for one that schedules do not have.
     """
+    conf.refuse_unknown("schedule", schedule, said, ["task", *SETTINGS])
     given = dict(said)
     if "task" in given:
         task = given.pop("task")
         given["task_path"] = path_of(task) if isinstance(task, DjangoTask) else task
-    for setting in given:
-        if setting not in SETTINGS:
-            known = ["task", *(name for name in SETTINGS if name != "task_path")]
-            suggestion = conf.closest(str(setting), known)
-            raise InvalidOption(
-                f"Schedule {schedule!r}: A schedule has no setting {setting!r}."
-                + (f" Did you mean {suggestion!r}?" if suggestion else "")
-                + f" It has: {', '.join(known)}."
-            )
     return {name: _FORMS.get(name, _same)(value) for name, value in given.items()}
 
 
