@@ -35,23 +35,22 @@ CAP = 500
 MOST_READ = ROWS // 5
 
 _COLUMNS = """(task_path, queue_name, priority, args, kwargs, state, attempt, max_attempts, worker_id, meta, backend,
-    enqueued_at, run_after, finished_at, concurrency_key, concurrency_limit)"""
+    enqueued_at, run_after, finished_at, concurrency_key, concurrency_limit, schedule_id, scheduled_for)"""
+# Two thirds of the jobs are those of two schedules, each of a moment of its own.
+_MOMENT = {
+    "postgresql": "CURRENT_TIMESTAMP - number * INTERVAL '1 s'",
+    "sqlite": "DATETIME(CURRENT_TIMESTAMP, '-' || number || ' seconds')",
+}[connection.vendor]
 _MANY = f"""INSERT INTO django_jobs_job {_COLUMNS}
     WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {ROWS})
     SELECT 'shop.tasks.import_order', 'default', 0, '[]', '{{}}',
-    CASE number % 10 WHEN 0 THEN 'scheduled' WHEN 1 THEN 'waiting' WHEN 2 THEN 'failed' WHEN 3 THEN 'blocked'
+    CASE number %% 10 WHEN 0 THEN 'scheduled' WHEN 1 THEN 'waiting' WHEN 2 THEN 'failed' WHEN 3 THEN 'blocked'
         WHEN 4 THEN 'blocked' WHEN 5 THEN 'blocked' ELSE 'succeeded' END,
     1, 3, 'gone', '{{}}', 'default', CURRENT_TIMESTAMP, '2100-01-01',
-    CASE WHEN number % 10 = 2 OR number % 10 > 5 THEN CURRENT_TIMESTAMP END,
-    CASE WHEN number % 10 IN (3, 4, 5) THEN 'full' ELSE '' END, CASE WHEN number % 10 IN (3, 4, 5) THEN 1 END
+    CASE WHEN number %% 10 = 2 OR number %% 10 > 5 THEN CURRENT_TIMESTAMP END,
+    CASE WHEN number %% 10 IN (3, 4, 5) THEN 'full' ELSE '' END, CASE WHEN number %% 10 IN (3, 4, 5) THEN 1 END,
+    CASE number %% 3 WHEN 0 THEN %s WHEN 1 THEN %s END, {_MOMENT}
     FROM numbers"""
-
-
-# Two thirds of the jobs are those of two schedules, each of a moment of its own.
-_SCHEDULED = {
-    "postgresql": "UPDATE django_jobs_job SET schedule_id = %s, scheduled_for = enqueued_at - id * INTERVAL '1 s'",
-    "sqlite": "UPDATE django_jobs_job SET schedule_id = %s, scheduled_for = DATETIME(enqueued_at, '-' || id || ' seconds')",
-}
 
 
 class Reads:
@@ -124,12 +123,11 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "MOST_COUNTED", CAP)
     monkeypatch.setattr(window, "MOST_SEARCHED", CAP)
     start_worker()
+    for overlap in ("skip", "replace"):
+        Schedule.objects.declare(overlap, task=tasks.noop, cron="0 0 1 1 *", overlap=overlap)
+    Schedule.objects.update(next_run_at=from_now(-HOUR))
     with connection.cursor() as cursor:
-        cursor.execute(_MANY)
-        for place, overlap in enumerate(("skip", "replace")):
-            schedule = Schedule.objects.declare(overlap, task=tasks.noop, cron="0 0 1 1 *", overlap=overlap)
-            cursor.execute(f"{_SCHEDULED[connection.vendor]} WHERE id %% 3 = {place}", [schedule.pk])
-        Schedule.objects.update(next_run_at=from_now(-HOUR))
+        cursor.execute(_MANY, [schedule.pk for schedule in Schedule.objects.all()])
         if connection.vendor == "postgresql":
             cursor.execute("ANALYZE django_jobs_job")
     for _ in range(3):
