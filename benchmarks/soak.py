@@ -68,7 +68,17 @@ def _set_up(url: str) -> None:
         cursor.execute("CREATE TABLE counter (value int NOT NULL); INSERT INTO counter VALUES (0)")
         # Without a constraint: a second effect must be seen, not refused.
         cursor.execute("CREATE TABLE effect (job_id bigint NOT NULL)")
+    _declare()
     connection.close()
+
+
+def _declare() -> None:
+    from django_jobs.models import Queue, Schedule
+
+    from .soaking.tasks import MOST_NARROW, NARROW, TICKS, tick
+
+    Queue.objects.declare(NARROW, max_running=MOST_NARROW)
+    Schedule.objects.declare(TICKS, task=tick, cron="* * * * * *", catch_up="all", catch_up_limit=1000)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from benchmarks.soaking import ledger, tasks
 from benchmarks.soaking.gauges import Gauges, Sample
 from benchmarks.soaking.invariants import INVARIANTS, violations
 from benchmarks.soaking.load import Promised
-from django_jobs.models import Attempt, Job
+from django_jobs.models import Attempt, Job, Schedule
 from django_jobs.states import AttemptOutcome, JobState
 
 pytestmark = [
@@ -39,11 +39,13 @@ class Aftermath:
         self.promised.kinds[pk] = kind
         return pk
 
-    def ran(self, job: int, attempt: int = 1, *, ended: bool = True, at: float | None = None) -> None:
-        """Add an attempt to the ledger."""
+    def ran(
+        self, job: int, attempt: int = 1, *, began: bool = True, ended: bool = True, at: float | None = None
+    ) -> None:
+        """Add an attempt, or its beginning or end alone, to the ledger."""
         at = timezone.now().timestamp() if at is None else at
         with self._file.open("a") as file:
-            for event in ("begin", "end") if ended else ("begin",):
+            for event in ["begin"] * began + ["end"] * ended:
                 file.write(f"{job},{attempt},1,{event},{at}\n")
 
     def lost(self, job: int, number: int, outcome: AttemptOutcome = AttemptOutcome.CRASHED) -> None:
@@ -90,6 +92,21 @@ def test_jobs_that_ran_as_they_should_break_nothing(aftermath: Aftermath) -> Non
     child = int(tasks.child.enqueue(parent).id)
     Job.objects.filter(pk=child).update(state=JobState.CANCELLED)
     aftermath.promised.undone.add(child + 1000)
+    fire(aftermath, 3)
+
+    assert aftermath.broken() == []
+
+
+def test_as_many_at_once_as_a_limit_says_break_nothing(aftermath: Aftermath) -> None:
+    for _ in range(2):
+        run_for_a_second(aftermath, aftermath.job("keyed", args=[0.1], concurrency_key="a", concurrency_limit=2))
+    # Its worker was lost and woke up: it runs on beside those that have its place by then.
+    woken = aftermath.job("keyed", args=[0.1], attempt=2, concurrency_key="b", concurrency_limit=2)
+    aftermath.ran(woken, 1, at=timezone.now().timestamp() - 9, ended=False)
+    aftermath.lost(woken, 1)
+    aftermath.ran(woken, 1, at=timezone.now().timestamp() + 9, began=False)
+    aftermath.ran(woken, 2, at=timezone.now().timestamp() + 1)
+    run_for_a_second(aftermath, aftermath.job("keyed", args=[0.1], concurrency_key="b", concurrency_limit=2))
 
     assert aftermath.broken() == []
 
@@ -165,6 +182,46 @@ def run_too_early(aftermath: Aftermath) -> None:
     aftermath.ran(aftermath.job("scheduled", run_after=soon))
 
 
+def run_too_many_of_a_key(aftermath: Aftermath) -> None:
+    for _ in range(3):
+        run_for_a_second(aftermath, aftermath.job("keyed", args=[0.1], concurrency_key="a", concurrency_limit=2))
+
+
+def run_too_many_of_a_queue(aftermath: Aftermath) -> None:
+    for _ in range(tasks.MOST_NARROW + 1):
+        run_for_a_second(aftermath, aftermath.job("narrow", args=[0.1], queue_name=tasks.NARROW))
+
+
+def run_for_a_second(aftermath: Aftermath, job: int) -> None:
+    now = timezone.now().timestamp()
+    aftermath.ran(job, ended=False, at=now)
+    aftermath.ran(job, began=False, at=now + 1)
+
+
+def leave_out_a_moment(aftermath: Aftermath) -> None:
+    moments = fire(aftermath, 3)
+    Job.objects.get(scheduled_for=moments[1]).delete()
+
+
+def stop_to_fire(aftermath: Aftermath) -> None:
+    fire(aftermath, 2)
+    Schedule.objects.update(last_run_at=timezone.now() - timedelta(seconds=200))
+    aftermath.ran(aftermath.job())
+
+
+def fire(aftermath: Aftermath, number: int) -> list[datetime]:
+    """Let the schedule of each second run so often, and its jobs end well; return the moments."""
+    schedule = Schedule.objects.declare(tasks.TICKS, task=tasks.tick, cron="* * * * * *")
+    assert schedule.next_run_at is not None
+    moments = [schedule.next_run_at + timedelta(seconds=place) for place in range(number)]
+    for moment in moments:
+        Schedule.objects.fire_due(moment)
+    for job in Job.objects.filter(schedule=schedule):
+        aftermath.ran(job.pk)
+    Job.objects.filter(schedule=schedule).update(state=JobState.SUCCEEDED, attempt=1, finished_at=timezone.now())
+    return moments
+
+
 def count_twice(aftermath: Aftermath) -> None:
     job = aftermath.job("atomic")
     aftermath.ran(job)
@@ -199,6 +256,10 @@ def have_two_children(aftermath: Aftermath) -> None:
         (run_an_attempt_that_nobody_counted, "no attempt has a number above the one of its job"),
         (end_otherwise, "every job ended as its kind must"),
         (run_too_early, "nothing ran before its time"),
+        (run_too_many_of_a_key, "of a concurrency key no more ran at once than its limit says"),
+        (run_too_many_of_a_queue, "of a queue no more ran at once than its max_running says"),
+        (leave_out_a_moment, "each moment of a schedule has its job"),
+        (stop_to_fire, "a schedule goes on as long as jobs come"),
         (count_twice, "every atomic job that succeeded has left its row, once, and no other has"),
         (count_what_failed, "the counter is the number of those rows"),
         (have_two_children, "an atomic job that succeeded has one child, and no other has any"),

@@ -17,10 +17,11 @@ import psycopg
 from django.db import connection
 from django.utils import timezone
 
-from django_jobs.models import Job, Queue
+from django_jobs.models import Job, Queue, Schedule
 
 from .fleet import Fleet
 from .load import Promised
+from .tasks import TICKS
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ def cancel_some_jobs(scene: Scene, chance: random.Random) -> None:
     Job.objects.filter(pk__in=ids).cancel()
 
 
+def edit_the_schedule(scene: Scene, chance: random.Random) -> None:
+    """As an operator does, whatever becomes of it at that moment."""
+    Schedule.objects.declare(TICKS, upsert=True, priority=chance.randint(-5, 5))
+
+
 def forget_the_leader(scene: Scene, chance: random.Random) -> None:
     """Two lead for a moment: the lease is given away while its holder still counts on it."""
     _ask("UPDATE django_jobs_lease SET expires_at = now() - interval '1 second' RETURNING 1")
@@ -170,6 +176,7 @@ FAULTS: dict[Fault, int] = {
     hold_a_transaction: 3,
     pause_the_queue: 3,
     cancel_some_jobs: 3,
+    edit_the_schedule: 3,
     forget_the_leader: 2,
 }
 

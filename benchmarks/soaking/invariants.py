@@ -8,10 +8,27 @@ from typing import Any
 from django.db import connection
 
 from .load import Promised
-from .tasks import KINDS
+from .tasks import KINDS, MOST_NARROW, NARROW, TICKS
 
 # Seconds from the enqueue to the end, delays, retries and all that faults do to it included.
 LONGEST = 120
+
+# An attempt holds its place from its beginning to its end, or to when its worker was known to be lost. One that wakes up
+# later, and runs on, does so beside the others: that is what "at least once" means.
+_AT_ONCE = """
+    WITH ledger_run AS (
+        SELECT job_id, attempt, min(at) FILTER (WHERE event = 'begin') AS began, min(at) FILTER (WHERE event = 'end') AS ended
+        FROM ledger GROUP BY job_id, attempt
+    ), run AS (
+        SELECT job.id, ledger_run.attempt, job.{room} AS room, began,
+               least(ledger_run.ended, extract(epoch FROM past.ended_at)) AS ended
+        FROM ledger_run JOIN django_jobs_job AS job ON job.id = ledger_run.job_id AND job.{room} {has}
+             LEFT JOIN django_jobs_attempt AS past ON past.job_id = job.id AND past.number = ledger_run.attempt
+    )
+    SELECT run.id, count(*) || ' ran at once in ' || run.room
+    FROM run JOIN run AS other ON other.room = run.room AND other.began <= run.began AND other.ended > run.began
+    WHERE run.ended > run.began GROUP BY run.id, run.attempt, run.room HAVING count(*) > {most}
+"""
 
 # Each returns the jobs that break it: id and what is wrong with them.
 INVARIANTS = {
@@ -71,6 +88,26 @@ INVARIANTS = {
         FROM ledger JOIN django_jobs_job AS job ON job.id = ledger.job_id
         WHERE job.meta ->> 'kind' = 'scheduled' AND ledger.event = 'begin' AND ledger.attempt = 1
           AND job.run_after IS NOT NULL AND job.attempt = 1 AND ledger.at < extract(epoch FROM job.run_after) - 0.001
+    """,
+    "of a concurrency key no more ran at once than its limit says": _AT_ONCE.format(
+        room="concurrency_key", has="<> ''", most="(SELECT max(concurrency_limit) FROM django_jobs_job)"
+    ),
+    "of a queue no more ran at once than its max_running says": _AT_ONCE.format(
+        room="queue_name", has=f"= '{NARROW}'", most=MOST_NARROW
+    ),
+    "each moment of a schedule has its job": f"""
+        SELECT 0, 'none for ' || moment FROM django_jobs_schedule AS schedule CROSS JOIN LATERAL (
+            SELECT min(scheduled_for) AS first, max(scheduled_for) AS last FROM django_jobs_job WHERE schedule_id = schedule.id
+        ) AS seen CROSS JOIN LATERAL generate_series(seen.first, seen.last, interval '1 second') AS moment
+        WHERE schedule.name = '{TICKS}' AND NOT EXISTS (
+            SELECT 1 FROM django_jobs_job WHERE schedule_id = schedule.id AND scheduled_for = moment
+        )
+    """,
+    "a schedule goes on as long as jobs come": f"""
+        SELECT 0, 'fired for the last time ' || max(job.enqueued_at) - schedule.last_run_at || ' before the last enqueue'
+        FROM django_jobs_job AS job CROSS JOIN django_jobs_schedule AS schedule
+        WHERE schedule.name = '{TICKS}' AND job.schedule_id IS NULL GROUP BY schedule.id
+        HAVING max(job.enqueued_at) - schedule.last_run_at > interval '{LONGEST} seconds'
     """,
     "every atomic job that succeeded has left its row, once, and no other has": """
         SELECT coalesce(job.id, effect.job_id), count(effect.job_id) || ' rows, it is ' || coalesce(max(job.state), 'gone')

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.db import Error, connection, transaction
 
-from django_jobs.models import Job
+from django_jobs.models import Job, Schedule
 
-from .tasks import KINDS
+from .tasks import KINDS, TICKS
 
 # One in so many transactions is rolled back after its enqueue, one job in so many is cancelled by somebody.
 ROLLED_BACK, CANCELLED = 20, 50
@@ -59,10 +59,8 @@ class Load(threading.Thread):
     def _enqueue_one(self) -> None:
         name = self._chance.choices(self._names, self._weights)[0]
         kind = KINDS[name]
-        arguments, delay = kind.arguments(self._chance), kind.delay(self._chance)
-        task = kind.task.using(meta={"kind": name}, priority=self._chance.choice([0, 0, 0, 5, -5]))
-        if delay is not None:
-            task = task.using(run_after=delay)
+        arguments, options = kind.arguments(self._chance), kind.options(self._chance)
+        task = kind.task.using(meta={"kind": name}, priority=self._chance.choice([0, 0, 0, 5, -5]), **options)
         is_undone = self._chance.random() * ROLLED_BACK < 1
         is_cancelled = self._chance.random() * CANCELLED < 1
         with transaction.atomic():
@@ -76,6 +74,17 @@ class Load(threading.Thread):
         if is_cancelled:
             self.promised.cancelled.add(job_id)
             Job.objects.filter(pk=job_id).cancel()
+
+
+def stop_the_schedule() -> None:
+    """Pause it, however often that takes: the server may still be recovering."""
+    while True:
+        try:
+            Schedule.objects.pause(TICKS)
+            return
+        except Error:
+            connection.close()
+        time.sleep(0.5)
 
 
 def wait_until_done(patience: float) -> list[dict[str, Any]]:

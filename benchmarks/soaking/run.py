@@ -21,7 +21,7 @@ from .faults import Scene, draw, name_of
 from .fleet import Fleet
 from .gauges import Gauges
 from .invariants import INVARIANTS, violations
-from .load import Load, wait_until_done
+from .load import Load, stop_the_schedule, wait_until_done
 from .order import Order
 
 FAULTS_AT_ONCE = 2
@@ -43,6 +43,7 @@ def soak(order: Order) -> int:
         gauges.start()
         happened = _let_faults_happen(Scene(fleet, load.promised), order)
         load.stop()
+        stop_the_schedule()
         began = time.monotonic()
         unfinished = wait_until_done(PATIENCE)
         gauges.stop()

@@ -24,6 +24,9 @@ from django_jobs.task import Task
 from .ledger import note
 
 SPARE = 60
+# A queue of which so many jobs run at once, whatever number of workers, and a schedule of each second.
+NARROW, MOST_NARROW = "narrow", 3
+TICKS = "each second"
 SOON = fixed(0.3)
 
 
@@ -48,6 +51,13 @@ def quick() -> None:
 def slow(seconds: float) -> None:
     note("begin")
     time.sleep(seconds)
+    note("end")
+
+
+@task(max_attempts=SPARE)
+def tick() -> None:
+    """What a schedule runs each second."""
+    note("begin")
     note("end")
 
 
@@ -187,23 +197,29 @@ class Kind(NamedTuple):
     task: Task
     weight: int
     ends_as: JobState
-    # Of the chance of the soak: the arguments of a job.
+    # Of the chance of the soak: the arguments of a job, and what it has besides.
     arguments: Callable[[Any], tuple[Any, ...]] = lambda chance: ()
-    delay: Callable[[Any], timedelta | None] = lambda chance: None
+    options: Callable[[Any], dict[str, Any]] = lambda chance: {}
 
 
 def _some_time(chance: Any) -> tuple[float]:
     return (round(chance.uniform(0.01, 0.5), 3),)
 
 
-def _later(chance: Any) -> timedelta:
-    return timedelta(seconds=chance.uniform(0.5, 5))
+def _later(chance: Any) -> dict[str, Any]:
+    return {"run_after": timedelta(seconds=chance.uniform(0.5, 5))}
+
+
+def _of_a_key(chance: Any) -> dict[str, Any]:
+    return {"concurrency_key": chance.choice("ab"), "concurrency_limit": 2}
 
 
 KINDS = {
     "quick": Kind(quick, 300, JobState.SUCCEEDED),
-    "scheduled": Kind(quick, 100, JobState.SUCCEEDED, delay=_later),
+    "scheduled": Kind(quick, 100, JobState.SUCCEEDED, options=_later),
     "slow": Kind(slow, 150, JobState.SUCCEEDED, _some_time),
+    "keyed": Kind(slow, 80, JobState.SUCCEEDED, _some_time, _of_a_key),
+    "narrow": Kind(slow, 80, JobState.SUCCEEDED, _some_time, lambda chance: {"queue_name": NARROW}),
     "async": Kind(slow_async, 100, JobState.SUCCEEDED, _some_time),
     "fails first": Kind(fail_first, 50, JobState.SUCCEEDED),
     "fails always": Kind(fail_always, 20, JobState.FAILED),
