@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
@@ -13,6 +12,7 @@ from django_jobs.models import Attempt, Job, Worker
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from tests import hostile_jobs, jobs
 from tests.process.conftest import Start
+from tests.process.freezing import freeze, freeze_all, thaw
 from tests.process.ledger import Ledger
 from tests.process.observe import (
     PATIENCE,
@@ -25,7 +25,7 @@ from tests.process.observe import (
     wait_until_finished,
     worker_of,
 )
-from tests.process.test_frozen import freeze, outlast_the_leases
+from tests.process.test_frozen import outlast_the_leases
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.slow
@@ -123,13 +123,13 @@ def test_a_worker_that_stands_still_beyond_its_lease_goes_on_where_it_was(start:
     (begun,) = wait_until(lambda: ledger.entries("begin"))
     worker = Worker.objects.get(kind="worker", pid=begun.pid)
 
-    os.kill(worker.pid, signal.SIGSTOP)
+    freeze(worker.pid)
     # Its supervisor beats for it, three leases long.
     for _ in range(3):
         worker.refresh_from_db()
         until = worker.expires_at
         wait_until(lambda until=until: Worker.objects.filter(pk=worker.pk, last_seen__gt=until).exists())
-    os.kill(worker.pid, signal.SIGCONT)
+    thaw(worker.pid)
 
     ledger.open_gate()
     wait_for_state(job, JobState.SUCCEEDED)
@@ -145,7 +145,7 @@ def test_a_worker_without_a_supervisor_ends_when_others_took_its_jobs_while_it_s
     frozen = start("--processes=0")
     job = jobs.hold.enqueue()
     wait_until(lambda: ledger.count("begin") == 1)
-    freeze(frozen)
+    freeze_all(frozen)
     other = start()
     outlast_the_leases(frozen)
     wait_until(lambda: ledger.count("begin") == 2, timeout=PATIENCE, message="the other host to take the job")

@@ -18,6 +18,7 @@ from tests import jobs
 from tests.processes import Command, wait_until, workers_of
 
 from .conftest import Start
+from .freezing import freeze
 from .ledger import Ledger
 from .observe import (
     PATIENCE,
@@ -198,7 +199,7 @@ def test_a_worker_that_stands_still_is_killed_and_replaced(start: Start, ledger:
     wait_until(lambda: ledger.count("begin") == 1)
     frozen = worker_of(command)
 
-    os.kill(frozen.pid, signal.SIGSTOP)
+    freeze(frozen.pid)
 
     assert wait_for_another_worker(command, frozen)
     assert is_gone(frozen.pid)

@@ -2,76 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from datetime import timedelta
-from pathlib import Path
 
 import psutil
 import pytest
-from django.db import DatabaseError, connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from django_jobs.models import Attempt, Job, Worker
-from django_jobs.models.database import exclusive, from_now
+from django_jobs.models.database import from_now
 from django_jobs.states import AttemptOutcome, JobState, WorkerState
 from tests import jobs
 from tests.processes import Command, wait_until
 
 from .conftest import Start
+from .freezing import freeze, freeze_all, thaw, thaw_all
 from .ledger import Ledger
 from .observe import outcomes_of, row, state_of, wait_for_another_worker, wait_for_state, wait_until_finished, worker_of
 
 pytestmark = pytest.mark.slow
-
-
-def freeze(command: Command) -> None:
-    """Stop the supervisor and its workers where they stand, outside of any transaction.
-
-    Inside one they would hold its locks, and with SQLite the whole database, for as long as they stand still.
-    """
-    while True:
-        os.killpg(command.pid, signal.SIGSTOP)
-        wait_until(lambda: _stands_still(command), message="the processes to stand still")
-        if not _is_transaction_open():
-            return
-        os.killpg(command.pid, signal.SIGCONT)
-
-
-def _stands_still(command: Command) -> bool:
-    """Say whether every thread has stopped: one that is inside a call to the system first comes to its end."""
-    parent = psutil.Process(command.pid)
-    processes = [parent, *parent.children()]
-    if not Path("/proc/self/task").exists():
-        return all(process.status() == psutil.STATUS_STOPPED for process in processes)
-    stats = [stat for process in processes for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")]
-    states = {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
-    return states == {"T"}
-
-
-def _is_transaction_open() -> bool:
-    """Say whether somebody else has a transaction open, by asking the server or by trying to have the one of SQLite."""
-    if connection.features.has_select_for_update:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-                "AND backend_type = 'client backend' AND state <> 'idle'"
-            )
-            return cursor.fetchone() is not None
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA busy_timeout = 0")
-    try:
-        with exclusive():
-            return False
-    except DatabaseError:
-        return True
-    finally:
-        connection.close()
-
-
-def thaw(command: Command) -> None:
-    os.killpg(command.pid, signal.SIGCONT)
 
 
 def outlast_the_leases(command: Command) -> None:
@@ -86,13 +35,13 @@ def test_a_frozen_host_that_goes_on_changes_nothing_about_jobs_that_others_took(
     held = [jobs.hold.enqueue(), jobs.hold.enqueue()]
     wait_until(lambda: ledger.count("begin") == 2)
     stale = worker_of(frozen)
-    freeze(frozen)
+    freeze_all(frozen)
     other = start()
     wait_until(lambda: ledger.count("begin") == 4, message="the other host to take the jobs")
 
     # The functions of both attempts return now, and both workers want to write what became of them.
     ledger.open_gate()
-    thaw(frozen)
+    thaw_all(frozen)
 
     wait_until_finished(held)
     fresh = wait_for_another_worker(frozen, stale)
@@ -111,13 +60,13 @@ def test_a_late_failure_changes_nothing_about_a_job_that_has_succeeded_elsewhere
     job = jobs.hold_then_fail_first.enqueue()
     wait_until(lambda: ledger.count("begin") == 1)
     stale = worker_of(frozen)
-    freeze(frozen)
+    freeze_all(frozen)
     start()
     ledger.open_gate()
     wait_for_state(job, JobState.SUCCEEDED)
     before = row(job)
 
-    thaw(frozen)
+    thaw_all(frozen)
 
     wait_for_another_worker(frozen, stale)
     after = row(job)
@@ -131,10 +80,10 @@ def test_a_frozen_host_without_others_goes_on_where_it_was(start: Start, ledger:
     job = jobs.hold.enqueue()
     wait_until(lambda: ledger.count("begin") == 1)
     worker = worker_of(command)
-    freeze(command)
+    freeze_all(command)
     outlast_the_leases(command)
 
-    thaw(command)
+    thaw_all(command)
 
     renewed = Worker.objects.filter(pk=worker.pk, state=WorkerState.RUNNING, expires_at__gt=Now())
     wait_until(renewed.exists, message="the lease to be renewed")
@@ -150,10 +99,10 @@ def test_a_frozen_leader_hands_over_and_does_not_lead_on(start: Start, ledger: L
     leading = Worker.objects.filter(is_leader=True)
     wait_until(lambda: leading.filter(pid=first.pid).exists())
     second = start()
-    freeze(first)
+    freeze_all(first)
     wait_until(lambda: leading.filter(pid=second.pid).exists(), message="another leader")
 
-    thaw(first)
+    thaw_all(first)
 
     running = Worker.objects.filter(pid=first.pid, expires_at__gt=from_now(timedelta(0)))
     wait_until(lambda: set(running.values_list("state", flat=True)) == {WorkerState.RUNNING})
@@ -170,9 +119,9 @@ def test_a_host_that_is_frozen_again_and_again_loses_and_doubles_no_job(start: S
 
     for count in (20, 150):
         wait_until(lambda count=count: ledger.count("end") > count)
-        freeze(frozen)
+        freeze_all(frozen)
         outlast_the_leases(frozen)
-        thaw(frozen)
+        thaw_all(frozen)
 
     wait_until_finished(many)
     assert Job.objects.filter(state=JobState.SUCCEEDED).count() == 300
@@ -189,12 +138,12 @@ def test_a_worker_whose_supervisor_is_frozen_ends_when_others_have_its_jobs(star
     worker = worker_of(command)
     start()
 
-    os.kill(command.pid, signal.SIGSTOP)
+    freeze(command.pid)
 
     wait_until(lambda: ledger.count("begin") == 2, message="the other host to take the job")
     # Its parent cannot take note of its end yet.
     wait_until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE, message="the end of the worker")
-    os.kill(command.pid, signal.SIGCONT)
+    thaw(command.pid)
     wait_for_another_worker(command, worker)
     ledger.open_gate()
     wait_for_state(job, JobState.SUCCEEDED)
