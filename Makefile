@@ -22,11 +22,9 @@ help: ## List the targets
 demo: $(VENV)/.installed-demo ## Run the example shop with a worker on an embedded PostgreSQL, and import 5,000 orders
 	$(BIN)/python -m example_project.demo
 
-test: $(VENV)/.installed-test ## Run the test suite on PostgreSQL and on SQLite (ARGS="-k name" for some of it)
-	@failed=; \
-	$(MAKE) --no-print-directory test-postgres || failed="PostgreSQL"; \
-	$(MAKE) --no-print-directory test-sqlite || failed="$${failed:+$$failed and }SQLite"; \
-	if [ -n "$$failed" ]; then echo "The tests failed on $$failed."; exit 1; fi
+test: $(VENV)/.installed-test ## Run the test suite on PostgreSQL and on SQLite (ARGS="-k name": some of it; AT_ONCE=1: both at once)
+	@$(MAKE) --no-print-directory --keep-going $(if $(AT_ONCE),-j2 --output-sync) test-postgres test-sqlite \
+		|| { echo "The tests failed."; exit 1; }
 
 test-postgres: $(VENV)/.installed-test ## Run the test suite on an embedded PostgreSQL only
 	$(POSTGRES) --fast -- $(PYTEST)

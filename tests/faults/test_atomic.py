@@ -54,7 +54,7 @@ def test_an_atomic_job_counts_once_whenever_its_worker_is_killed(start: Start, m
 @pytest.mark.usefixtures("counter")
 @pytest.mark.parametrize(
     "count",
-    [pytest.param(150, marks=[pytest.mark.slow, pytest.mark.timeout(300)]), pytest.param(1000, marks=pytest.mark.long)],
+    [pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(300)]), pytest.param(1000, marks=pytest.mark.long)],
 )
 def test_the_sum_of_many_atomic_jobs_is_exact_though_workers_are_killed_at_random(start: Start, count: int) -> None:
     chance = random.Random(count)
