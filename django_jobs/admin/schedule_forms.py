@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -81,7 +82,7 @@ class ScheduleForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         row = self.instance
         self._offer("task_path", _tasks(), row.task_path, [("", "---------")])
-        self._offer("timezone", [(name, name) for name in sorted(available_timezones())], row.timezone, [])
+        self._offer("timezone", _zones(), row.timezone, [])
         queues = [(name, name) for name in Queue.objects.values_list("name", flat=True)]
         self._offer("queue_name", queues, row.queue_name, [("", _("as the task says"))])
         for name in ("run_at", "start_at", "end_at"):
@@ -120,6 +121,12 @@ class ScheduleForm(forms.ModelForm):
         )
         field: Any = self.fields[name]
         field.choices = [*first, *gone, *choices]
+
+
+@cache
+def _zones() -> list[tuple[str, str]]:
+    # Looked up once: each look reads a directory of hundreds of files.
+    return [(name, name) for name in sorted(available_timezones())]
 
 
 def _tasks() -> list[tuple[str, str]]:

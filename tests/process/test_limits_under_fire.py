@@ -8,7 +8,6 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from django_jobs import enqueue_many
 from django_jobs.models import Job, Limit, Queue
@@ -23,8 +22,7 @@ from .test_limits import kill_one
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 DEADLINE = 90
-# Slow to write, SQLite gets fewer.
-EACH = 60 if connection.features.has_select_for_update else 30
+EACH = 30
 LIMITS = {"one": 1, "two": 2, "four": 4}
 MOST_RUNNING = 3
 

@@ -46,7 +46,7 @@ def assert_each_ran_once(name: str, ledger: Ledger) -> None:
     assert (Schedule.objects.get(name=name).missed, Schedule.objects.get(name=name).skipped) == (0, 0)
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(8, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [pytest.param(5, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.long)])
 def test_five_workers_and_others_run_each_second_once(start: Start, ledger: Ledger, seconds: int) -> None:
     Schedule.objects.declare("each second", task=jobs.touch, cron="* * * * * *")
     Schedule.objects.pause("each second")
