@@ -14,7 +14,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError, transaction
 
 from django_jobs import conf
-from django_jobs.exceptions import DuplicateJob
+from django_jobs.exceptions import DuplicateJob, UnknownSchedule
 from django_jobs.management.section import (
     CODES,
     NOTHING_DONE,
@@ -132,12 +132,10 @@ class ScheduleCommands(Section):
 
 
 def _find(name: str) -> Schedule:
-    schedule = Schedule.objects.filter(name=name).first()
-    if schedule is None:
-        meant = conf.closest(name, Schedule.objects.values_list("name", flat=True))
-        hint = f" Did you mean {meant!r}?" if meant else ""
-        raise CommandError(f"There is no schedule {name!r}.{hint}", returncode=NOTHING_DONE)
-    return schedule
+    try:
+        return Schedule.objects.named(name)
+    except UnknownSchedule as error:
+        raise CommandError(str(error), returncode=NOTHING_DONE) from error
 
 
 def _exists(name: str) -> str:

@@ -152,7 +152,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
 
         Its next run stays as it is. Raise UnknownSchedule, or InvalidOption if it has a problem.
         """
-        return firing.run_now(self, self._named(name))
+        return firing.run_now(self, self.named(name))
 
     # Deleting
 
@@ -184,14 +184,15 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         with exclusive():
             schedule = lock_rows(self.filter(name=name)).first()
             if schedule is None:
-                schedule = self._named(name)
+                schedule = self.named(name)
             if schedule.enabled == enabled:
                 return False
             schedule.enabled, schedule.paused_reason = enabled, reason
             schedule.save(using=self.db)
         return True
 
-    def _named(self, name: str) -> Schedule:
+    def named(self, name: str) -> Schedule:
+        """Return the schedule of this name. Raise UnknownSchedule, with a suggestion, if there is none."""
         found = self.filter(name=name).first()
         if found is None:
             suggestion = conf.closest(name, self.values_list("name", flat=True))
